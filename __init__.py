@@ -1,0 +1,6 @@
+"""Fluxtionary: sparse dictionaries of Flux 1's residual stream, to see it and to steer it.
+
+This file is what both `import fluxtionary` and ComfyUI load first, so it imports nothing heavy.
+"""
+
+__version__ = "0.1.0"

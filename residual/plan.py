@@ -1,0 +1,92 @@
+"""The plan: the taps and edits of one run, in order. The same plan means the same thing in every host."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator
+
+from torch import Tensor
+
+from ..dictionaries import Scale
+from .edits import Add, Clamp, Edit, PlanError, Record, SitePass, Tap, token_scale
+from .moment import Moment
+from .site import Site
+
+logger = logging.getLogger(__name__)
+
+Item = Add | Clamp | Tap
+
+
+class Plan:
+    """Taps and edits in the order they act. Immutable; knows nothing of any run."""
+
+    def __init__(self, items: Iterable[Item] = ()):
+        self.items = tuple(items)
+        for item in self.items:
+            if not isinstance(item, Add | Clamp | Tap):
+                raise PlanError(f"a plan holds Tap, Add, Ablate and Clamp, found {type(item).__name__}")
+
+    def __iter__(self) -> Iterator[Item]:
+        return iter(self.items)
+
+    def sites(self) -> list[Site]:
+        """Every site the plan touches, once."""
+        return list(dict.fromkeys(item.site for item in self.items))
+
+    def check(self, double_blocks: int, single_blocks: int, d_model: int) -> None:
+        """Raise `SiteError` or `PlanError` where the plan does not fit a model of this shape."""
+        for item in self.items:
+            item.site.check_depth(double_blocks, single_blocks)
+            if item.site.part == "mlp":
+                continue
+            width = item.direction.shape[0] if isinstance(item, Add) else None
+            dictionaries = [d for d in (getattr(item, "dictionary", None), getattr(getattr(item, "gate", None), "dictionary", None)) if d]
+            for found in [w for w in (width, *(d.d_model for d in dictionaries)) if w is not None]:
+                if found != d_model:
+                    raise PlanError(
+                        f"the model's residual stream is {d_model} wide, but what is used at {item.site} is {found} wide: "
+                        "it was made for another model"
+                    )
+
+
+class Run:
+    """What happens to a plan in one attachment to a model: applies it site by site and keeps what taps saw."""
+
+    def __init__(self, plan: Plan):
+        self.plan = plan
+        self.records: dict[Tap, list[Record]] = {item: [] for item in plan if isinstance(item, Tap)}
+        self._measured: dict[Add, float] = {}
+
+    def visit(self, site: Site, x: Tensor, moment: Moment) -> Tensor:
+        """Let the plan's items at a site act on `x [batch, tokens, d_model]`; returns the stream that goes on.
+
+        Returns `x` itself where nothing changed.
+        """
+        visit = SitePass(x, moment)
+        for item in self.plan:
+            if item.site != site:
+                continue
+            if isinstance(item, Tap):
+                if (record := visit.record(item, x)) is not None:
+                    self.records[item].append(record)
+            elif isinstance(item, Add):
+                x = visit.add(item, x, self._scale(item, visit))
+            else:
+                x = visit.clamp(item, x)
+        return x
+
+    def _scale(self, item: Add, visit: SitePass) -> Scale | float:
+        if item.scale is not None:
+            return item.scale
+        if item not in self._measured:
+            self._measured[item] = token_scale(visit.incoming)
+            logger.info(
+                "no scale came with the direction at %s: measured %.4g on the unedited stream at sigma %.3f and used from here on",
+                item.site,
+                self._measured[item],
+                visit.moment.sigma,
+            )
+        return self._measured[item]
+
+
+__all__ = ["Edit", "Item", "Plan", "Run"]
