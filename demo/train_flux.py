@@ -8,7 +8,6 @@ the finished T5 encoder.
 
 from __future__ import annotations
 
-import os
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -75,7 +74,8 @@ def _tokens(tokenizer, captions: list[str]) -> torch.Tensor:
 
 def _optimizers(pipeline: FluxPipeline, config: FluxTraining, train_text: bool):
     """Muon for the blocks' matrices, AdamW for the rest; both on a one-cycle schedule."""
-    matrices, others = [], []
+    matrices: list[torch.nn.Parameter] = []
+    others: list[torch.nn.Parameter] = []
     for name, weight in pipeline.transformer.named_parameters():
         (matrices if weight.ndim == 2 and "transformer_blocks" in name else others).append(weight)
     if train_text:
@@ -156,7 +156,16 @@ def train_flux(pipeline: FluxPipeline, config: FluxTraining, checkpoint: Path, t
         if step % 25 == 0:
             progress.set_postfix(loss=f"{smooth:.4f}")
         if (step + 1) % config.save_every == 0 or step + 1 == config.steps:
-            _save(checkpoint, step + 1, spent + time.monotonic() - started, config, trained, average, optimizers, schedules)
+            _save(
+                checkpoint,
+                step + 1,
+                spent + time.monotonic() - started,
+                config,
+                trained,
+                average,
+                optimizers,
+                schedules,
+            )
     for name, weight in trained.items():
         weight.data.copy_(average[name])
     return spent + time.monotonic() - started
@@ -173,4 +182,4 @@ def _save(checkpoint, step, seconds, config, trained, average, optimizers, sched
     }
     partial = checkpoint.with_suffix(".part")
     torch.save(state, partial)
-    os.replace(partial, checkpoint)
+    partial.replace(checkpoint)

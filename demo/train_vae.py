@@ -89,7 +89,9 @@ def train_vae(config: VAETraining, out: Path) -> float:
     images = np.stack([draw(scene) for scene in scenes])
 
     # Flux latents need neither scale nor shift here: see the module's docstring.
-    vae = AutoencoderTiny(latent_channels=16, scaling_factor=1.0, shift_factor=0.0).to(memory_format=torch.channels_last)
+    vae = AutoencoderTiny(latent_channels=16, scaling_factor=1.0, shift_factor=0.0).to(
+        memory_format=torch.channels_last
+    )
     initialize(vae)
     optimizer = torch.optim.AdamW(vae.parameters(), lr=config.learning_rate, weight_decay=1e-4, betas=(0.9, 0.99))
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.learning_rate, config.steps, pct_start=0.1)
@@ -108,6 +110,8 @@ def train_vae(config: VAETraining, out: Path) -> float:
         optimizer.step()
         schedule.step()
         if step % 50 == 0:
-            progress.set_postfix(error=f"{(drawn - target).abs().mean().item():.4f}", deviation=f"{deviation.mean().item():.2f}")
+            progress.set_postfix(
+                error=f"{(drawn - target).abs().mean().item():.4f}", deviation=f"{deviation.mean().item():.2f}"
+            )
     vae.to(memory_format=torch.contiguous_format).save_pretrained(out)
     return time.monotonic() - started

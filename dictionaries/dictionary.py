@@ -103,7 +103,8 @@ class Dictionary:
         """`feature` itself, or an `IndexError` that says which there are."""
         if not 0 <= feature < self.n_features:
             raise IndexError(
-                f"feature {feature} is out of range: this dictionary of {self.site} has features 0 to {self.n_features - 1}"
+                f"feature {feature} is out of range: "
+                f"this dictionary of {self.site} has features 0 to {self.n_features - 1}"
             )
         return feature
 

@@ -36,7 +36,9 @@ class DictionaryFileError(ValueError):
 def save_dictionary(dictionary: Dictionary, path: str | os.PathLike) -> None:
     """Write a dictionary; the file appears whole or not at all."""
     if not isinstance(dictionary, SparseAutoencoder):
-        raise TypeError(f"cannot save a {type(dictionary).__name__}: schema 1 of this release holds sparse autoencoders")
+        raise TypeError(
+            f"cannot save a {type(dictionary).__name__}: schema 1 of this release holds sparse autoencoders"
+        )
     tensors = {
         "encoder": dictionary.encoder,
         "encoder_bias": dictionary.encoder_bias,
@@ -65,14 +67,15 @@ def save_dictionary(dictionary: Dictionary, path: str | os.PathLike) -> None:
     metadata = {"format": FORMAT, "schema": SCHEMA, "header": json.dumps(header, allow_nan=False)}
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, partial = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
     os.close(handle)
+    partial = Path(name)
     try:
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, partial, metadata)
-        os.chmod(partial, 0o644)
-        os.replace(partial, path)
+        partial.chmod(0o644)
+        partial.replace(path)
     except BaseException:
-        os.unlink(partial)
+        partial.unlink()
         raise
 
 
@@ -85,7 +88,9 @@ def load_dictionary(
     """
     path = Path(path)
     if not path.is_file():
-        raise DictionaryFileError(path, "a dictionary file (.safetensors)", "a folder" if path.is_dir() else "no such file")
+        raise DictionaryFileError(
+            path, "a dictionary file (.safetensors)", "a folder" if path.is_dir() else "no such file"
+        )
     try:
         with safe_open(path, framework="pt") as file:
             header = _header(path, file.metadata() or {})
@@ -99,9 +104,13 @@ def load_dictionary(
 
 def _header(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
     if metadata.get("format") != FORMAT:
-        raise DictionaryFileError(path, "a Fluxtionary dictionary", f"format {metadata.get('format')!r} in its metadata")
+        raise DictionaryFileError(
+            path, "a Fluxtionary dictionary", f"format {metadata.get('format')!r} in its metadata"
+        )
     if metadata.get("schema") != SCHEMA:
-        raise DictionaryFileError(path, f"schema {SCHEMA}", f"schema {metadata.get('schema')!r}; is there a newer release?")
+        raise DictionaryFileError(
+            path, f"schema {SCHEMA}", f"schema {metadata.get('schema')!r}; is there a newer release?"
+        )
     try:
         header = json.loads(metadata.get("header", ""))
     except (ValueError, RecursionError) as error:
@@ -127,11 +136,18 @@ def _header(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
     if need("name", str, activation) != "topk":
         raise DictionaryFileError(path, "activation 'topk'", f"activation {activation['name']!r}")
     if not 1 <= need("k", int, activation) <= header["n_features"]:
-        raise DictionaryFileError(path, f"k between 1 and n_features = {header['n_features']}", f"k = {activation['k']}")
+        raise DictionaryFileError(
+            path, f"k between 1 and n_features = {header['n_features']}", f"k = {activation['k']}"
+        )
     for name in ("model", "normalization", "capture", "training", "metrics"):
         need(name, dict)
-    if header["normalization"].get("kind") not in ("none", "standardise") or header["normalization"].get("clip") is not None:
-        raise DictionaryFileError(path, "normalization 'none' or 'standardise', no clip", f"{header['normalization']!r:.60}")
+    if (
+        header["normalization"].get("kind") not in ("none", "standardise")
+        or header["normalization"].get("clip") is not None
+    ):
+        raise DictionaryFileError(
+            path, "normalization 'none' or 'standardise', no clip", f"{header['normalization']!r:.60}"
+        )
     return header
 
 
@@ -145,7 +161,9 @@ def _tensors(path: Path, file: Any, header: dict[str, Any]) -> dict[str, Tensor]
         raise DictionaryFileError(path, f"tensors {', '.join(required)}", f"no {', '.join(sorted(missing))}")
     optional = {"scale": (1, -1), "natural": (n,)}
     if unknown := present - required.keys() - optional.keys():
-        raise DictionaryFileError(path, f"only tensors {', '.join([*required, *optional])}", f"{', '.join(sorted(unknown))} too")
+        raise DictionaryFileError(
+            path, f"only tensors {', '.join([*required, *optional])}", f"{', '.join(sorted(unknown))} too"
+        )
     for name in present:
         part = file.get_slice(name)
         found, wanted = tuple(part.get_shape()), {**required, **optional}[name]

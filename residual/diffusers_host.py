@@ -7,7 +7,7 @@ between. diffusers itself is not imported: the pipeline brings it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -20,9 +20,15 @@ from .site import Site
 
 def model_shape(transformer: Any) -> tuple[int, int, int]:
     """Double blocks, single blocks and residual width of a diffusers Flux transformer."""
-    missing = [name for name in ("transformer_blocks", "single_transformer_blocks", "inner_dim") if not hasattr(transformer, name)]
+    missing = [
+        name
+        for name in ("transformer_blocks", "single_transformer_blocks", "inner_dim")
+        if not hasattr(transformer, name)
+    ]
     if missing:
-        raise TypeError(f"expected a Flux transformer of diffusers, found {type(transformer).__name__} without {', '.join(missing)}")
+        raise TypeError(
+            f"expected a Flux transformer of diffusers, found {type(transformer).__name__} without {', '.join(missing)}"
+        )
     return len(transformer.transformer_blocks), len(transformer.single_transformer_blocks), transformer.inner_dim
 
 
@@ -72,14 +78,14 @@ class _Call:
     def __init__(self, transformer: Any):
         self.transformer = transformer
         self.context = "cond"
-        self.moment: Moment | None = None
+        self.moment = Moment(1.0, (), (0, 0))
         self.image_tokens = 0
         self.text_tokens = 0
 
     @contextmanager
     def watched(self) -> Iterator[None]:
         """Follow the transformer's arguments and its `cache_context`, which names cond and uncond calls."""
-        original = getattr(self.transformer, "cache_context", None)
+        original = getattr(self.transformer, "cache_context", nullcontext)
 
         @contextmanager
         def cache_context(name: str, **kwargs: Any) -> Iterator[None]:
@@ -91,14 +97,12 @@ class _Call:
                 self.context = before
 
         handle = self.transformer.register_forward_pre_hook(self._enter, with_kwargs=True)
-        if original is not None:
-            self.transformer.cache_context = cache_context
+        self.transformer.cache_context = cache_context
         try:
             yield
         finally:
             handle.remove()
-            if original is not None:
-                del self.transformer.cache_context
+            del self.transformer.cache_context
 
     def _enter(self, module: Any, args: tuple, kwargs: dict[str, Any]) -> None:
         names = ("hidden_states", "encoder_hidden_states", "pooled_projections", "timestep", "img_ids", "txt_ids")
@@ -134,7 +138,9 @@ def _hook(transformer: Any, site: Site, run: Run, call: _Call) -> Any:
             return (block.ff if site.stream == "img" else block.ff_context).net[0].register_forward_hook(on_mlp)
         return block.act_mlp.register_forward_hook(on_mlp)
 
-    def on_block(module: Any, args: tuple, kwargs: dict[str, Any], output: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor] | None:
+    def on_block(
+        module: Any, args: tuple, kwargs: dict[str, Any], output: tuple[Tensor, Tensor]
+    ) -> tuple[Tensor, Tensor] | None:
         text, image = output
         whole = image if site.stream == "img" else text
         count = call.image_tokens if site.stream == "img" else call.text_tokens

@@ -72,12 +72,17 @@ class Edit(Place):
 
     def _check(self, site: Site) -> None:
         if site.part != "output":
-            raise PlanError(f"{site} can be tapped but not edited: edits act on the residual stream, such as {site._replace(part='output')}")
+            raise PlanError(
+                f"{site} can be tapped but not edited: "
+                f"edits act on the residual stream, such as {site._replace(part='output')}"
+            )
         if self.mask is not None:
             if site.stream != "img":
                 raise PlanError(f"a mask says where in the picture, so it needs an image site; found {site}")
             if self.mask.ndim not in (2, 3) or 0 in self.mask.shape or not bool(torch.isfinite(self.mask).all()):
-                raise PlanError(f"a mask is [h, w] or [batch, h, w] of finite numbers, found shape {tuple(self.mask.shape)}")
+                raise PlanError(
+                    f"a mask is [h, w] or [batch, h, w] of finite numbers, found shape {tuple(self.mask.shape)}"
+                )
         if self.gate is not None and self.gate.dictionary.site != str(site):
             raise PlanError(f"a gate at {site} needs a dictionary of {site}, found one of {self.gate.dictionary.site}")
 
@@ -102,7 +107,10 @@ class Add(Edit):
         _finite("strength", self.strength)
         length = self.direction.float().norm()
         if self.direction.ndim != 1 or not bool(torch.isfinite(length)) or not bool(length > 0):
-            raise PlanError(f"a direction is a vector of finite numbers, not all 0; found shape {tuple(self.direction.shape)}, length {length}")
+            raise PlanError(
+                "a direction is a vector of finite numbers, not all 0; "
+                f"found shape {tuple(self.direction.shape)}, length {length}"
+            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -200,7 +208,7 @@ class SitePass:
             weight = weight.expand(len(rows), -1)
         if edit.gate is not None:
             code = self.code(edit.gate.dictionary)
-            value = sum(code.coefficient(feature) for feature in edit.gate.features)
+            value = torch.stack([code.coefficient(feature) for feature in edit.gate.features]).sum(0)
             opened = (value > edit.gate.threshold)[rows].float()
             weight = opened if weight is None else weight * opened
         return weight

@@ -35,18 +35,31 @@ class Plan:
 
     def check(self, double_blocks: int, single_blocks: int, d_model: int) -> None:
         """Raise `SiteError` or `PlanError` where the plan does not fit a model of this shape."""
+        last = Site("single", single_blocks - 1, "txt")
         for item in self.items:
             item.site.check_depth(double_blocks, single_blocks)
+            if isinstance(item, Edit) and item.site == last:
+                raise PlanError(
+                    f"an edit at {last} would do nothing: nothing reads the text stream after the last block"
+                )
             if item.site.part == "mlp":
                 continue
-            width = item.direction.shape[0] if isinstance(item, Add) else None
-            dictionaries = [d for d in (getattr(item, "dictionary", None), getattr(getattr(item, "gate", None), "dictionary", None)) if d]
-            for found in [w for w in (width, *(d.d_model for d in dictionaries)) if w is not None]:
-                if found != d_model:
+            for width in _widths(item):
+                if width != d_model:
                     raise PlanError(
-                        f"the model's residual stream is {d_model} wide, but what is used at {item.site} is {found} wide: "
-                        "it was made for another model"
+                        f"the model's residual stream is {d_model} wide, but what is used at {item.site} is "
+                        f"{width} wide: it was made for another model"
                     )
+
+
+def _widths(item: Item) -> Iterator[int]:
+    """The widths of everything an item brings to its site."""
+    if isinstance(item, Add):
+        yield item.direction.shape[0]
+    elif item.dictionary is not None:
+        yield item.dictionary.d_model
+    if isinstance(item, Edit) and item.gate is not None:
+        yield item.gate.dictionary.d_model
 
 
 class Run:
@@ -81,12 +94,9 @@ class Run:
         if item not in self._measured:
             self._measured[item] = token_scale(visit.incoming)
             logger.info(
-                "no scale came with the direction at %s: measured %.4g on the unedited stream at sigma %.3f and used from here on",
+                "the direction at %s came without a scale: measured %.4g on the unedited stream at sigma %.3f",
                 item.site,
                 self._measured[item],
                 visit.moment.sigma,
             )
         return self._measured[item]
-
-
-__all__ = ["Edit", "Item", "Plan", "Run"]

@@ -1,0 +1,78 @@
+"""Ways of steering a factor of the demo Flux, and their controls: from a value to the edits that ask for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..dictionaries import Dictionary
+from ..residual import Ablate, Add, Gate, Plan, Site, Window
+from .selection import ValueFeatures
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One rule for all values: what is added, how strongly, when, and where.
+
+    `features` directions are summed, weighted by their contrast. The `others` best features of every value are
+    ablated, so that the old value makes room; `gated`, the addition acts only on tokens where one of them is active.
+    """
+
+    features: int = 3
+    strength: float = 0.6
+    others: int = 6
+    gated: bool = True
+    window: Window = Window()
+
+    def describe(self) -> dict[str, float | int | bool | None]:
+        """Plain numbers for a report; sigma bounds are None where open."""
+        start, end = self.window
+        bounds = [None if abs(bound) == float("inf") else bound for bound in (start, end)]
+        return {
+            "features": self.features,
+            "strength": self.strength,
+            "others": self.others,
+            "gated": self.gated,
+            "sigma_start": bounds[0],
+            "sigma_end": bounds[1],
+        }
+
+
+def feature_plan(dictionary: Dictionary, found: ValueFeatures, value: str, recipe: Recipe) -> Plan:
+    """Steer towards a value with dictionary features alone."""
+    chosen = found.top(value, recipe.features)
+    weights = found.contrast[found.values.index(value), chosen].clamp_min(1e-6)
+    directions = torch.stack([F.normalize(dictionary.direction(f), dim=0) for f in chosen])
+    return direction_plan(dictionary, found, weights @ directions, recipe)
+
+
+def direction_plan(dictionary: Dictionary, found: ValueFeatures, direction: Tensor, recipe: Recipe) -> Plan:
+    """The same rule with any other direction: what controls are steered with."""
+    site = Site.parse(dictionary.site)
+    add = Add(site, direction, recipe.strength, dictionary.scale, window=recipe.window)
+    if not recipe.others:
+        return Plan([add])
+    theirs = found.everyone(recipe.others)
+    if recipe.gated:
+        add = replace(add, gate=Gate(dictionary, theirs))
+    return Plan([Ablate(site, dictionary, theirs, window=recipe.window), add])
+
+
+def random_direction(dictionary: Dictionary, seed: int) -> Tensor:
+    """A direction drawn uniformly from the sphere."""
+    return torch.randn(dictionary.d_model, generator=torch.Generator().manual_seed(seed))
+
+
+def random_feature(dictionary: Dictionary, found: ValueFeatures, value: str, seed: int) -> Tensor:
+    """The direction of a random feature about as dense as the value's own best (within a factor of two)."""
+    best = found.top(value, 1)[0]
+    density = found.density
+    alike = ((density > density[best] / 2) & (density < density[best] * 2)).nonzero()[:, 0]
+    alike = alike[alike != best]
+    if not len(alike):
+        alike = torch.arange(dictionary.n_features)
+    generator = torch.Generator().manual_seed(seed)
+    return dictionary.direction(int(alike[torch.randint(len(alike), (1,), generator=generator)]))

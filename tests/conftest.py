@@ -1,0 +1,72 @@
+"""Fixtures: small random Flux pipelines, and dictionaries that fit them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from fluxtionary.dictionaries import Normalization, Scale, SparseAutoencoder
+from fluxtionary.dictionaries.scale import BINS
+
+torch.set_num_threads(2)
+
+
+@pytest.fixture(scope="session")
+def random_flux():
+    """A Flux pipeline in the demo's layout with random weights: 2 double and 2 single blocks, 128 wide."""
+    from diffusers import AutoencoderTiny
+    from fluxtionary.demo.build import new_pipeline, new_transformer
+
+    torch.manual_seed(0)
+    pipeline = new_pipeline(
+        new_transformer("small"), AutoencoderTiny(latent_channels=16, scaling_factor=1.0, shift_factor=0.0)
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def make_dictionary(
+    site: str, d_model: int = 128, n_features: int = 48, k: int = 8, seed: int = 0
+) -> SparseAutoencoder:
+    generator = torch.Generator().manual_seed(seed)
+
+    def random(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=generator)
+
+    return SparseAutoencoder(
+        site=site,
+        encoder=random(n_features, d_model) / d_model**0.5,
+        encoder_bias=0.1 * random(n_features),
+        decoder=random(n_features, d_model),
+        decoder_bias=0.1 * random(d_model),
+        k=k,
+        normalization=Normalization(0.1 * random(d_model), random(d_model).abs() + 0.5),
+        scale=Scale(torch.linspace(1, 3, BINS)),
+        natural=random(n_features).abs(),
+    )
+
+
+@pytest.fixture
+def dictionary() -> SparseAutoencoder:
+    """A random dictionary for `double.1.img` of `random_flux`."""
+    return make_dictionary("double.1.img")
+
+
+@pytest.fixture(scope="session")
+def draw():
+    """Draw latents with a pipeline: `draw(pipeline, prompts, **options)`, two steps of 128x128."""
+
+    def run(pipeline, prompt="a red circle", steps=2, seed=0, **options):
+        count = 1 if isinstance(prompt, str) else len(prompt)
+        with torch.inference_mode():
+            return pipeline(
+                prompt=prompt,
+                height=128,
+                width=128,
+                num_inference_steps=steps,
+                max_sequence_length=16,
+                generator=[torch.Generator().manual_seed(seed + i) for i in range(count)],
+                output_type="latent",
+                **options,
+            ).images
+
+    return run

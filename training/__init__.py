@@ -1,0 +1,1 @@
+"""Making dictionaries from a diffusers Flux: sampling, capture of activations, SAE training."""
