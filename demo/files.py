@@ -17,6 +17,9 @@ PIPELINE = MODELS / "flux"
 SMALL_TRANSFORMER = MODELS / "flux-small" / "transformer"
 """The smaller transformer; it shares the text encoders and the VAE of `PIPELINE`, so only its size differs."""
 
+DICTIONARY = MODELS / "double.1.img.safetensors"
+"""A dictionary of `PIPELINE`'s image stream, trained by `fluxtionary demo`."""
+
 PAD, EOS, UNKNOWN, BOS = "<pad>", "</s>", "<unk>", "<s>"
 VOCABULARY = {token: index for index, token in enumerate((PAD, EOS, UNKNOWN, BOS, *WORDS))}
 

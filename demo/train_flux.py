@@ -97,8 +97,6 @@ def train_flux(pipeline: FluxPipeline, config: FluxTraining, checkpoint: Path, t
     started = time.monotonic()
     torch.manual_seed(config.seed)
     transformer, t5, clip = pipeline.transformer, pipeline.text_encoder_2, pipeline.text_encoder
-    scenes = sample_scenes(config.scenes, config.seed, "train")
-    latents = encode_scenes(pipeline, scenes)
     trained = {**{f"transformer.{k}": v for k, v in transformer.named_parameters()}}
     trained |= {f"t5.{k}": v for k, v in t5.named_parameters()} if train_text else {}
     average = {name: weight.detach().clone() for name, weight in trained.items()}
@@ -114,6 +112,9 @@ def train_flux(pipeline: FluxPipeline, config: FluxTraining, checkpoint: Path, t
             weight.data.copy_(state["weights"][name])
         for part, saved in zip([*optimizers, *schedules], state["optimizers"], strict=True):
             part.load_state_dict(saved)
+    if first < config.steps:
+        scenes = sample_scenes(config.scenes, config.seed, "train")
+        latents = encode_scenes(pipeline, scenes)
 
     ids, text_ids = image_ids(), torch.zeros(TEXT_TOKENS, 3)
     progress = tqdm(range(first, config.steps), initial=first, total=config.steps, desc="Flux", mininterval=10)
@@ -168,7 +169,7 @@ def train_flux(pipeline: FluxPipeline, config: FluxTraining, checkpoint: Path, t
             )
     for name, weight in trained.items():
         weight.data.copy_(average[name])
-    return spent + time.monotonic() - started
+    return spent + (time.monotonic() - started if first < config.steps else 0.0)
 
 
 def _save(checkpoint, step, seconds, config, trained, average, optimizers, schedules) -> None:

@@ -13,6 +13,10 @@ from .normalization import Normalization
 from .scale import Scale
 
 
+class FeatureError(IndexError):
+    """A feature number that a dictionary does not have."""
+
+
 class SparseCode(NamedTuple):
     """How much of which features: `values` (float) and `indices` (int64), both `[..., k]`.
 
@@ -100,9 +104,9 @@ class Dictionary:
         return self.decoder[self.check_feature(feature)].float()
 
     def check_feature(self, feature: int) -> int:
-        """`feature` itself, or an `IndexError` that says which there are."""
+        """`feature` itself, or a `FeatureError` that says which there are."""
         if not 0 <= feature < self.n_features:
-            raise IndexError(
+            raise FeatureError(
                 f"feature {feature} is out of range: "
                 f"this dictionary of {self.site} has features 0 to {self.n_features - 1}"
             )

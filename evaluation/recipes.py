@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..dictionaries import Dictionary
-from ..residual import Ablate, Add, Gate, Plan, Site, Window
+from ..residual import ALWAYS, Ablate, Add, Gate, Plan, Site, Window
 from .selection import ValueFeatures
 
 
@@ -25,7 +25,7 @@ class Recipe:
     strength: float = 0.6
     others: int = 6
     gated: bool = True
-    window: Window = Window()
+    window: Window = ALWAYS
 
     def describe(self) -> dict[str, float | int | bool | None]:
         """Plain numbers for a report; sigma bounds are None where open."""

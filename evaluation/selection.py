@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..demo.scenes import FACTORS
 from ..dictionaries import Dictionary
-from ..residual import Plan, Tap
+from ..residual import Plan, Site, Tap
 from ..training.sampling import Sampling, run_batches
 from .cases import Case, sample_cases
 
@@ -43,7 +43,7 @@ def find_value_features(
 ) -> ValueFeatures:
     """Draw the cases, which all name the factor, and contrast the features' mean values over tokens and steps."""
     values = FACTORS[factor]
-    tap = Tap(dictionary.site, dictionary)
+    tap = Tap(Site.parse(dictionary.site), dictionary)
     total = torch.zeros(len(values), dictionary.n_features)
     active, tokens = torch.zeros(dictionary.n_features), 0
     count = torch.zeros(len(values))

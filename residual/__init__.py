@@ -3,8 +3,8 @@
 This room stands on `dictionaries` alone. Only `diffusers_host` and `comfy_host` know a host.
 """
 
-from .edits import Ablate, Add, Clamp, Gate, PlanError, Record, Tap
-from .moment import ALWAYS, Moment, Window
+from .edits import Ablate, Add, Clamp, Gate, Record, Tap
+from .moment import ALWAYS, Moment, PlanError, Window
 from .plan import Plan, Run
 from .site import Site, SiteError
 

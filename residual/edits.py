@@ -15,14 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..dictionaries import Dictionary, Scale, SparseCode
-from .moment import ALWAYS, Moment, Window
+from .moment import ALWAYS, Moment, PlanError, Window
 from .site import Site
 
 Rows = Literal["cond", "uncond", "both"]
-
-
-class PlanError(ValueError):
-    """A plan that cannot mean anything, or not on this model."""
 
 
 @dataclass(frozen=True, eq=False)

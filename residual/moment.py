@@ -7,6 +7,10 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 
+class PlanError(ValueError):
+    """A plan that cannot mean anything, or not on this model."""
+
+
 class Moment(NamedTuple):
     """What is known when a site is reached.
 
@@ -36,7 +40,7 @@ class Window(NamedTuple):
     def from_percent(cls, start: float, end: float, percent_to_sigma: Callable[[float], float]) -> Window:
         """From shares of sampling in [0, 1], by the run's own schedule; 0 and 1 include everything."""
         if not 0 <= start <= end <= 1:
-            raise ValueError(f"a window needs 0 <= start <= end <= 1, found start {start} and end {end}")
+            raise PlanError(f"a window needs 0 <= start <= end <= 1, found start {start} and end {end}")
         return cls(
             math.inf if start == 0 else percent_to_sigma(start),
             -math.inf if end == 1 else percent_to_sigma(end),

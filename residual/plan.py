@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator
 from torch import Tensor
 
 from ..dictionaries import Scale
-from .edits import Add, Clamp, Edit, PlanError, Record, SitePass, Tap, token_scale
-from .moment import Moment
+from .edits import Add, Clamp, Edit, Record, SitePass, Tap, token_scale
+from .moment import Moment, PlanError
 from .site import Site
 
 logger = logging.getLogger(__name__)

@@ -24,6 +24,14 @@ def random_flux():
     return pipeline
 
 
+@pytest.fixture(scope="session")
+def demo_flux():
+    """The demo Flux that ships with the package."""
+    from fluxtionary.training.sampling import load_pipeline
+
+    return load_pipeline("demo")
+
+
 def make_dictionary(
     site: str, d_model: int = 128, n_features: int = 48, k: int = 8, seed: int = 0
 ) -> SparseAutoencoder:

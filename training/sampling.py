@@ -18,7 +18,7 @@ from ..residual.diffusers_host import attach
 
 
 class ModelError(ValueError):
-    """A model that cannot be loaded or used as asked."""
+    """A model, or a way of drawing with it, that cannot be had as asked."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,11 @@ class Sampling:
     """Picture width in pixels."""
     batch: int = 32
     """Pictures drawn at once."""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "height", "width", "batch"):
+            if getattr(self, name) < 1:
+                raise ModelError(f"{name} must be at least 1, found {getattr(self, name)}")
 
 
 DEMO_MODELS = {"demo": "base", "demo-small": "small"}

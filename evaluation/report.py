@@ -1,0 +1,122 @@
+"""The demonstration on disk: summary.json, every judged picture, and report.html."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from PIL import Image
+
+from ..demo.scenes import COLORS, FACTORS
+from .cases import Judged
+from .demonstration import Demonstration, Findings, summary
+from .steering import Target
+
+
+def write_report(findings: Findings, config: Demonstration, out: Path) -> dict[str, Any]:
+    """Write report.html, summary.json, before-after.png and all judged pictures; returns the summary."""
+    figures = summary(findings, config)
+    rows = _write_pictures(findings, out)
+    before_after(findings.targets, findings.plain, findings.ways["features"].judged).save(out / "before-after.png")
+    (out / "summary.json").write_text(json.dumps(_finite(figures), indent=2, allow_nan=False) + "\n")
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault(row["group"], []).append(row)
+    page = environment.get_template("report.html").render(
+        figures=figures,
+        groups=groups,
+        hero=_data_uri(out / "before-after.png"),
+        names=WAYS,
+        colors={name: "#{:02x}{:02x}{:02x}".format(*rgb) for name, rgb in COLORS.items()},
+    )
+    (out / "report.html").write_text(page)
+    return figures
+
+
+WAYS = {
+    "features": "Dictionary features, image stream",
+    "one_feature": "One feature alone, image stream",
+    "text_stream": "Dictionary features, text stream",
+    "prompt_edit": "Naming the color in the caption (the ceiling)",
+    "random_direction": "Best of as many random directions",
+    "random_feature": "Best of as many random features",
+}
+
+
+def before_after(
+    targets: Sequence[Target], plain: Sequence[Judged], steered: Sequence[Judged], scale: int = 2
+) -> Image.Image:
+    """One column a color: the plain picture above, the same seed steered to that color below.
+
+    The columns are the first targets of each color whose plain picture reads as another one, hit or missed.
+    """
+    columns = []
+    for value in FACTORS["color"]:
+        for target, before, after in zip(targets, plain, steered, strict=True):
+            if target.value == value and before.reading.readable and before.reading.color != value:
+                columns.append((before.picture, after.picture))
+                break
+    side, gap, band = columns[0][0].shape[0] * scale, 6 * scale, 14 * scale
+    sheet = Image.new("RGB", (len(columns) * (side + gap) - gap, 2 * side + gap + band), "white")
+    for i, (pair, value) in enumerate(zip(columns, FACTORS["color"], strict=False)):
+        for j, picture in enumerate(pair):
+            image = Image.fromarray(picture).resize((side, side), Image.Resampling.LANCZOS)
+            sheet.paste(image, (i * (side + gap), j * (side + band + gap // 2)))
+        top = side + gap // 2
+        sheet.paste(COLORS[value], (i * (side + gap), top, i * (side + gap) + side, top + band - gap // 2))
+    return sheet
+
+
+def _write_pictures(findings: Findings, out: Path) -> list[dict[str, Any]]:
+    """Every judged picture as PNG, with a line of `pictures.jsonl` that says what it was and how it was read."""
+    groups: list[tuple[str, Sequence[Judged], Sequence[Target] | None]] = [
+        ("adherence", findings.known, None),
+        ("adherence-unseen", findings.unseen, None),
+        ("open-plain", findings.plain, findings.targets),
+        *((f"open-{name}", way.judged, findings.targets) for name, way in findings.ways.items()),
+        ("against-plain", findings.against_plain, findings.against_targets),
+        *((f"against-{name}", way.judged, findings.against_targets) for name, way in findings.against.items()),
+    ]
+    rows = []
+    for group, judged, targets in groups:
+        folder = out / "pictures" / group
+        folder.mkdir(parents=True)
+        for i, one in enumerate(judged):
+            target = targets[i] if targets else None
+            path = folder / f"{i:03}.png"
+            Image.fromarray(one.picture).save(path)
+            rows.append(
+                {
+                    "group": group,
+                    "file": path.relative_to(out).as_posix(),
+                    "caption": one.case.caption,
+                    "seed": one.case.seed,
+                    "named": one.case.named,
+                    "target": target.value if target else None,
+                    "read": one.reading.factors,
+                }
+            )
+    with (out / "pictures.jsonl").open("w") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
+    return rows
+
+
+def _data_uri(path: Path) -> str:
+    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
+
+
+def _finite(value: Any) -> Any:
+    """NaN has no place in JSON: None instead."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value

@@ -1,0 +1,158 @@
+import math
+
+import pytest
+import torch
+
+from fluxtionary.dictionaries import FeatureError, Scale
+from fluxtionary.dictionaries.scale import BINS
+from fluxtionary.residual import Ablate, Add, Clamp, Gate, Moment, Plan, PlanError, Run, Site, Tap, Window
+from fluxtionary.residual.edits import token_mask
+
+from ..conftest import make_dictionary
+
+SITE = Site.parse("double.1.img")
+ONES = torch.ones(128)
+SCALE = Scale(torch.full((BINS,), 2.0))
+MOMENT = Moment(0.5, ("cond", "uncond"), (8, 8))
+
+
+def stream(dtype=torch.float32):
+    return torch.randn(2, 64, 128, generator=torch.Generator().manual_seed(0)).to(dtype)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda d: Add(SITE, ONES, math.nan), "strength must be a finite number, found nan"),
+        (lambda d: Add(SITE, ONES, math.inf), "strength"),
+        (lambda d: Add(SITE, torch.zeros(128), 1.0), "not all 0"),
+        (lambda d: Add(SITE, ONES * math.nan, 1.0), "finite"),
+        (lambda d: Add(SITE, torch.ones(2, 128), 1.0), r"vector.*\(2, 128\)"),
+        (lambda d: Add("double.1.img.mlp", ONES, 1.0), "tapped but not edited"),
+        (lambda d: Add("double.1.txt", ONES, 1.0, mask=torch.ones(8, 8)), "image site"),
+        (lambda d: Add(SITE, ONES, 1.0, mask=torch.ones(8)), "mask"),
+        (lambda d: Add(SITE, ONES, 1.0, mask=torch.full((8, 8), math.nan)), "mask"),
+        (lambda d: Add(SITE, ONES, 1.0, rows="all"), "cond, uncond or both"),
+        (lambda d: Clamp(SITE, d, {}), "at least one feature"),
+        (lambda d: Clamp(SITE, d, {1: math.nan}), "target of feature 1"),
+        (lambda d: Clamp("double.0.img", d, {1: 1.0}), r"made for double\.1\.img.*double\.0\.img"),
+        (lambda d: Tap("double.0.img", d), r"made for double\.1\.img"),
+        (lambda d: Gate(d, ()), "at least one feature"),
+        (lambda d: Add("double.0.img", ONES, 1.0, gate=Gate(d, (1,))), r"needs a dictionary of double\.0\.img"),
+        (lambda d: Plan(["double.1.img"]), "found str"),
+    ],
+)
+def test_plans_that_mean_nothing_are_refused(make, words, dictionary):
+    with pytest.raises(PlanError, match=words):
+        make(dictionary)
+
+
+def test_features_out_of_range_are_refused(dictionary):
+    for make in (
+        lambda: Clamp(SITE, dictionary, {48: 1.0}),
+        lambda: Ablate(SITE, dictionary, [-1]),
+        lambda: Gate(dictionary, (99,)),
+    ):
+        with pytest.raises(FeatureError, match="0 to 47"):
+            make()
+
+
+def test_windows_end_just_above_their_end():
+    window = Window(0.8, 0.3)
+    assert [window.holds(s) for s in (0.81, 0.8, 0.5, 0.3, 0.1)] == [False, True, True, False, False]
+    assert Window.from_percent(0, 1, lambda p: 1 - p) == Window()
+    assert Window.from_percent(0.25, 0.5, lambda p: 1 - p) == Window(0.75, 0.5)
+    for start, end in ((-0.1, 1), (0.5, 0.4), (0, 1.5), (math.nan, 1)):
+        with pytest.raises(ValueError, match="0 <= start <= end <= 1"):
+            Window.from_percent(start, end, lambda p: p)
+
+
+def test_masks_are_averaged_over_the_area_of_each_token():
+    mask = torch.zeros(16, 16)
+    mask[:2, :2] = 1  # all of the first 2x2 token
+    mask[0, 2] = 1  # a quarter of the second
+    weights = token_mask(mask, MOMENT).reshape(8, 8)
+    assert weights[0, 0] == 1 and weights[0, 1] == 0.25 and weights.sum() == 1.25
+
+
+def test_a_crop_takes_its_own_part_of_the_mask():
+    mask = torch.zeros(32, 32)
+    mask[:, 16:] = 1
+    right = Moment(0.5, ("cond",), (8, 4), area=(0.0, 0.5, 1.0, 0.5))
+    assert torch.equal(token_mask(mask, right), torch.ones(1, 32))
+    left = Moment(0.5, ("cond",), (8, 4), area=(0.0, 0.0, 1.0, 0.5))
+    assert torch.equal(token_mask(mask, left), torch.zeros(1, 32))
+
+
+def test_rows_outside_keep_their_bits_and_the_stream_itself_is_not_written_to():
+    x = stream()
+    kept = x.clone()
+    y = Run(Plan([Add(SITE, ONES, 1.0, SCALE, rows="uncond")])).visit(SITE, x, MOMENT)
+    assert torch.equal(x, kept)
+    assert torch.equal(y[0], x[0]) and not torch.equal(y[1], x[1])
+
+
+def test_half_precision_streams_stay_in_it_and_get_a_float32_delta():
+    x = stream(torch.bfloat16)
+    y = Run(Plan([Add(SITE, ONES, 1.0, SCALE, rows="both")])).visit(SITE, x, MOMENT)
+    assert y.dtype == torch.bfloat16
+    assert torch.equal(y, (x.float() + 2.0 * ONES / ONES.norm()).to(torch.bfloat16))
+
+
+def test_nothing_to_do_returns_the_same_tensor(dictionary):
+    x = stream()
+    idle = Plan(
+        [
+            Tap(SITE),
+            Add(SITE, ONES, 0.0, SCALE),
+            Add(SITE, ONES, 1.0, SCALE, window=Window(0.2, 0.1)),
+            Clamp(SITE, dictionary, {1: 2.0}, window=Window(0.2, 0.1)),
+            Add("double.0.img", ONES, 1.0, SCALE),
+        ]
+    )
+    assert Run(idle).visit(SITE, x, MOMENT) is x
+
+
+def test_edits_act_in_order_and_taps_see_what_came_before():
+    first, last = Tap(SITE), Tap(SITE)
+    run = Run(Plan([first, Add(SITE, ONES, 1.0, SCALE, rows="both"), last]))
+    x = stream()
+    y = run.visit(SITE, x, MOMENT)
+    assert torch.equal(run.records[first][0].activations, x)
+    assert torch.equal(run.records[last][0].activations, y)
+    y.add_(1.0)  # what a tap keeps is a copy
+    assert not torch.equal(run.records[last][0].activations, y)
+
+
+def test_feature_edits_share_one_encoding_of_the_incoming_stream(dictionary):
+    """An Add between two Clamps does not change what the second one takes for the feature's value."""
+    x = stream()
+    moved = Add(SITE, 50 * ONES, 5.0, SCALE, rows="both")
+    with_add = Run(
+        Plan([Clamp(SITE, dictionary, {1: 2.0}, rows="both"), moved, Clamp(SITE, dictionary, {2: 3.0}, rows="both")])
+    )
+    code = dictionary.encode(x)
+    expected = x + 5.0 * 2.0 * ONES / ONES.norm()
+    for feature, target in ((1, 2.0), (2, 3.0)):
+        expected = expected + (target - code.coefficient(feature))[..., None] * dictionary.direction(feature)
+    assert torch.allclose(with_add.visit(SITE, x, MOMENT), expected, atol=1e-3)
+
+
+def test_two_dictionaries_at_one_site_do_not_share_codes(dictionary):
+    other = make_dictionary("double.1.img", seed=5)
+    x = stream()
+    y = Run(Plan([Ablate(SITE, dictionary, [1], rows="both"), Ablate(SITE, other, [1], rows="both")])).visit(
+        SITE, x, MOMENT
+    )
+    expected = x
+    for one in (dictionary, other):
+        expected = expected - one.encode(x).coefficient(1)[..., None] * one.direction(1)
+    assert torch.allclose(y, expected, atol=1e-4)
+
+
+def test_a_mask_scales_a_clamp(dictionary):
+    x = stream()
+    mask = torch.full((8, 8), 0.5)
+    y = Run(Plan([Clamp(SITE, dictionary, {4: 6.0}, mask=mask, rows="both")])).visit(SITE, x, MOMENT)
+    change = 0.5 * (6.0 - dictionary.encode(x).coefficient(4))
+    assert torch.allclose(y - x, change[..., None] * dictionary.direction(4), atol=1e-4)

@@ -1,0 +1,161 @@
+"""The command line: what goes wrong is one clear line and exit 2, and nothing that was there is lost."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from fluxtionary import cli
+from fluxtionary.dictionaries import load_dictionary, save_dictionary
+
+from .conftest import make_dictionary
+
+STEER = ["steer", "--prompt", "a large circle", "--feature", "3"]
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Run the command in this process: `run(*arguments)` gives exit code, output and errors."""
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["fluxtionary", *map(str, arguments)])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = stop.code
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call
+
+
+def test_steer_draws_plain_and_steered_side_by_side(run, tmp_path):
+    out = tmp_path / "pictures" / "steered.png"
+    code, printed, _ = run(*STEER, "--out", out, "--sampling.steps", 4, "--strength", 1.0)
+    assert code == 0 and str(out) in printed
+    picture = Image.open(out)
+    assert picture.size == (256, 128)
+    assert picture.crop((0, 0, 128, 128)).tobytes() != picture.crop((128, 0, 256, 128)).tobytes()
+
+
+def test_strength_zero_draws_the_same_picture_twice(run, tmp_path):
+    out = tmp_path / "same.png"
+    assert run(*STEER, "--out", out, "--sampling.steps", 2, "--strength", 0)[0] == 0
+    picture = Image.open(out)
+    assert picture.crop((0, 0, 128, 128)).tobytes() == picture.crop((128, 0, 256, 128)).tobytes()
+
+
+def test_train_sae_writes_a_dictionary_that_steer_loads(run, tmp_path):
+    out = tmp_path / "small.safetensors"
+    options = ["--features", 64, "--k", 4, "--tokens", 4096, "--buffer", 4096, "--batch", 512, "--sampling.steps", 2]
+    code, _, errors = run("train-sae", "--site", "single.0.img", "--out", out, *options)
+    assert code == 0, errors
+    dictionary = load_dictionary(out)
+    assert (dictionary.site, dictionary.n_features, dictionary.k) == ("single.0.img", 64, 4)
+    assert dictionary.provenance.capture["steps"] == 2
+    picture = tmp_path / "x.png"
+    assert run(*STEER, "--dictionary", out, "--out", picture, "--sampling.steps", 2)[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (["--feature", "99999"], "feature 99999 is out of range.*0 to"),
+        (["--strength", "nan"], "strength must be a finite number, found nan"),
+        (["--prompt", "a scarlet circle"], "does not know 'scarlet'.*red"),
+        (["--sampling.height", "256"], "128x128 pictures only, found 128x256"),
+        (["--dictionary", "missing.safetensors"], "missing.safetensors.*no such file"),
+        (["--start", "0.9", "--end", "0.1"], "start <= end"),
+        (["--model", "nowhere/at-all"], "cannot load a Flux pipeline from 'nowhere/at-all'"),
+        (["--sampling.steps", "0"], "steps must be at least 1"),
+    ],
+)
+def test_bad_options_of_steer_are_named(run, tmp_path, change, words):
+    out = tmp_path / "x.png"
+    code, _, errors = run(*STEER, "--out", out, *change)
+    assert code == 2 and errors.startswith("fluxtionary: error:") and len(errors.strip().splitlines()) == 1
+    assert re.search(words, errors), errors
+    assert not out.exists()
+
+
+def test_dictionaries_for_other_models_are_refused(run, tmp_path):
+    for name, dictionary, words in [
+        ("wide", make_dictionary("double.1.img", d_model=64), "192 wide.*64 wide"),
+        ("deep", make_dictionary("double.18.img", d_model=192), "no double.18.img.*2 double"),
+    ]:
+        path = tmp_path / f"{name}.safetensors"
+        save_dictionary(dictionary, path)
+        code, _, errors = run(*STEER, "--dictionary", path, "--out", tmp_path / "x.png")
+        assert code == 2 and re.search(words, errors), errors
+
+
+def test_a_truncated_dictionary_is_named(run, tmp_path):
+    path = tmp_path / "cut.safetensors"
+    save_dictionary(make_dictionary("double.1.img", d_model=192), path)
+    path.write_bytes(path.read_bytes()[:1000])
+    code, _, errors = run(*STEER, "--dictionary", path, "--out", tmp_path / "x.png")
+    assert code == 2 and "cut.safetensors" in errors and "damaged" in errors
+
+
+def test_existing_outputs_are_kept_unless_asked(run, tmp_path):
+    out = tmp_path / "mine.png"
+    out.write_text("precious")
+    code, _, errors = run(*STEER, "--out", out)
+    assert code == 2 and "exists already" in errors and "--overwrite" in errors
+    assert out.read_text() == "precious"
+    assert run(*STEER, "--out", out, "--overwrite", "--sampling.steps", 1)[0] == 0
+    assert run("train-sae", "--out", tmp_path)[0] == 2
+    assert run(*STEER, "--out", tmp_path / "mine.png" / "x.png")[0] == 2
+
+
+def test_the_demo_replaces_only_folders_that_a_demo_wrote(run, tmp_path):
+    (tmp_path / "thesis.tex").write_text("precious")
+    for options in ([], ["--overwrite"]):
+        code, _, errors = run("demo", "--out", tmp_path, *options)
+        assert code == 2 and "exists already" in errors
+    assert (tmp_path / "thesis.tex").read_text() == "precious"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_cannot_be_written_is_named(run, tmp_path):
+    tmp_path.chmod(0o500)
+    code, _, errors = run("train-sae", "--out", tmp_path / "x.safetensors")
+    assert code == 2 and "cannot be written" in errors
+
+
+def test_prompts_are_checked_before_anything_is_loaded(run, tmp_path):
+    prompts = tmp_path / "prompts.txt"
+    out = tmp_path / "x.safetensors"
+    for text, words in (("a red circle\na dog\n", "'dog'"), ("\n\n", "found none")):
+        prompts.write_text(text)
+        code, _, errors = run("train-sae", "--prompts", prompts, "--out", out)
+        assert code == 2 and words in errors
+    assert run("train-sae", "--prompts", tmp_path / "no.txt", "--out", out)[0] == 2
+    code, _, errors = run("train-sae", "--model", "some/flux", "--out", out)
+    assert code == 2 and "--prompts is needed" in errors
+    code, _, errors = run("train-sae", "--site", "double.1.image", "--out", out)
+    assert code == 2 and "double.18.img" in errors
+    code, _, errors = run("train-sae", "--site", "single.9.img", "--out", out)
+    assert code == 2 and "2 double and 4 single blocks" in errors
+
+
+@pytest.mark.long
+def test_an_interrupted_training_keeps_what_it_has(tmp_path):
+    out = tmp_path / "part.safetensors"
+    process = subprocess.Popen(
+        [str(Path(sys.executable).with_name("fluxtionary")), "train-sae", "--out", str(out), "--buffer", "20000"],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    time.sleep(60)
+    process.send_signal(signal.SIGINT)
+    errors = process.communicate(timeout=120)[1]
+    assert process.returncode == 130 and "interrupted" in errors
+    assert load_dictionary(out).provenance.training["interrupted"] is True

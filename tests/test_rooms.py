@@ -1,0 +1,79 @@
+"""The rooms of docs/design.md: a room stands only on rooms below it, and heavy libraries stay where they belong."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+STANDS_ON = {
+    "dictionaries": set(),
+    "residual": {"dictionaries"},
+    "demo": {"dictionaries", "residual"},
+    "training": {"dictionaries", "residual", "demo"},
+    "evaluation": {"dictionaries", "residual", "demo", "training"},
+    "cli.py": {"dictionaries", "residual", "demo", "training", "evaluation"},
+    "__init__.py": set(),
+}
+LIBRARIES = {
+    "dictionaries": {"torch", "numpy", "safetensors"},
+    "residual": {"torch", "numpy", "safetensors"},
+    "__init__.py": set(),
+}
+HOST_NEUTRAL = {"demo/files.py", "demo/captions.py", "demo/scenes.py", "demo/measure.py", "demo/__init__.py"}
+
+
+def modules(room):
+    path = ROOT / room
+    return [path] if path.is_file() else sorted(path.glob("*.py"))
+
+
+def imported(path):
+    """Rooms and libraries that a module imports, wherever in it."""
+    rooms, libraries = set(), set()
+    depth = len(path.relative_to(ROOT).parts)
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            libraries |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            if node.level == 0:
+                libraries.add(node.module.split(".")[0])
+            elif node.level == depth:
+                rooms |= {node.module.split(".")[0]} if node.module else {alias.name for alias in node.names}
+            else:
+                assert node.level < depth, f"{path} imports from outside the package"
+    return rooms, libraries - set(sys.stdlib_module_names)
+
+
+@pytest.mark.parametrize("room", STANDS_ON)
+def test_a_room_stands_only_on_rooms_below_it(room):
+    for path in modules(room):
+        assert imported(path)[0] <= STANDS_ON[room], path
+
+
+@pytest.mark.parametrize("room", LIBRARIES)
+def test_rooms_of_the_nodes_need_only_what_a_host_has(room):
+    for path in modules(room):
+        assert imported(path)[1] <= LIBRARIES[room], path
+
+
+def test_the_host_neutral_half_of_the_demo_knows_no_host():
+    for name in HOST_NEUTRAL:
+        assert imported(ROOT / name)[1] <= {"numpy"}, name
+
+
+def test_every_module_belongs_to_a_room():
+    known = {*STANDS_ON, "tests", "benchmarks"}
+    tracked = subprocess.run(["git", "ls-files", "*.py"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert {Path(name).parts[0] for name in tracked.split()} <= known
+
+
+def test_the_package_loads_without_diffusers_transformers_or_matplotlib():
+    code = (
+        "import sys, fluxtionary, fluxtionary.dictionaries, fluxtionary.residual.diffusers_host, fluxtionary.demo.files;"
+        "print([name for name in ('diffusers', 'transformers', 'matplotlib', 'sklearn') if name in sys.modules])"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd="/")
+    assert result.stdout.strip() == "[]"
