@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from fluxtionary.dictionaries import Normalization, Scale, SparseAutoencoder
 from fluxtionary.dictionaries.scale import BINS
 
@@ -14,6 +15,7 @@ torch.set_num_threads(2)
 def random_flux():
     """A Flux pipeline in the demo's layout with random weights: 2 double and 2 single blocks, 128 wide."""
     from diffusers import AutoencoderTiny
+
     from fluxtionary.demo.build import new_pipeline, new_transformer
 
     torch.manual_seed(0)

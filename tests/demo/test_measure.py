@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -54,7 +56,7 @@ def test_blank_pictures_are_unreadable():
 @pytest.mark.parametrize("weight", [0.35, 0.5, 0.65])
 def test_blends_of_two_scenes_are_unreadable(weight):
     pictures = [draw(scene) / 255 for scene in sample_scenes(500, 13, "test")]
-    blends = [weight * a + (1 - weight) * b for a, b in zip(pictures, pictures[1:], strict=False)]
+    blends = [weight * a + (1 - weight) * b for a, b in itertools.pairwise(pictures)]
     assert share(not measure(blend).readable for blend in blends) >= 0.99
 
 

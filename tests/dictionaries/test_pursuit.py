@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import torch
 from sklearn.linear_model import orthogonal_mp
@@ -29,7 +31,7 @@ def test_the_error_never_grows_with_k():
     errors = [
         (x - dense(orthogonal_matching_pursuit(x, atoms, k), len(atoms)) @ atoms).norm(dim=1) for k in (1, 2, 4, 8, 16)
     ]
-    for less, more in zip(errors, errors[1:], strict=False):
+    for less, more in itertools.pairwise(errors):
         assert (more <= less + 1e-4).all()
 
 

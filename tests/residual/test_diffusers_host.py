@@ -1,5 +1,6 @@
 import pytest
 import torch
+
 from fluxtionary.dictionaries import Scale
 from fluxtionary.dictionaries.scale import BINS
 from fluxtionary.residual import Ablate, Add, Clamp, Gate, Plan, PlanError, Site, SiteError, Tap, Window
