@@ -38,6 +38,12 @@ class FluxTraining:
     """Peak for the weight matrices of the blocks, which Muon trains."""
     ema: float = 0.998
     """Decay of the averaged weights, which are the ones that are kept."""
+    time_mean: float = 0.0
+    """Mean of the logit of sigma."""
+    time_spread: float = 1.0
+    """Its deviation."""
+    full: float = 0.4
+    """Share of captions that name every factor; a tenth name none, the others each factor by the toss of a coin."""
     save_every: int = 250
     """Steps between checkpoints."""
     seed: int = 0
@@ -123,10 +129,11 @@ def train_flux(pipeline: FluxPipeline, config: FluxTraining, checkpoint: Path, t
         rng = np.random.default_rng([config.seed, step])
         generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
         chosen = rng.integers(len(scenes), size=config.batch)
-        captions = [random_caption(scenes[index].factors, rng) for index in chosen]
+        captions = [random_caption(scenes[index].factors, rng, full=config.full) for index in chosen]
         clean = latents[torch.from_numpy(chosen)].float()
         noise = torch.randn(clean.shape, generator=generator)
-        sigma = torch.randn(config.batch, generator=generator).sigmoid()
+        logit = config.time_mean + config.time_spread * torch.randn(config.batch, generator=generator)
+        sigma = logit.sigmoid()
         noisy = clean + sigma[:, None, None] * (noise - clean)
         with torch.no_grad():
             pooled = clip(_tokens(pipeline.tokenizer, captions)).pooler_output

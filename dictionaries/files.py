@@ -164,14 +164,15 @@ def _tensors(path: Path, file: Any, header: dict[str, Any]) -> dict[str, Tensor]
         raise DictionaryFileError(
             path, f"only tensors {', '.join([*required, *optional])}", f"{', '.join(sorted(unknown))} too"
         )
-    for name in present:
+    present_shapes = {name: shape for name, shape in {**required, **optional}.items() if name in present}
+    for name, wanted in present_shapes.items():
         part = file.get_slice(name)
-        found, wanted = tuple(part.get_shape()), {**required, **optional}[name]
+        found = tuple(part.get_shape())
         if len(found) != len(wanted) or any(w not in (-1, f) for w, f in zip(wanted, found, strict=True)):
             raise DictionaryFileError(path, f"{name} of shape {wanted}", f"shape {found}")
         if part.get_dtype() not in _FLOATS:
             raise DictionaryFileError(path, f"{name} of a floating type", part.get_dtype())
-    return {name: file.get_tensor(name) for name in present}
+    return {name: file.get_tensor(name) for name in present_shapes}
 
 
 def _dictionary(

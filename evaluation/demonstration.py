@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from diffusers import FluxPipeline
 
-from ..demo.scenes import FACTORS
+from ..demo.scenes import FACTORS, GRID
 from ..dictionaries import Dictionary, save_dictionary
 from ..dictionaries.metrics import CellMeans, Reconstruction, measure_dictionary
-from ..residual import Plan, Site
+from ..residual import Add, Plan, Site
 from ..training.buffer import ShuffleBuffer
 from ..training.capture import capture, capture_header, collect
 from ..training.sae import SAETraining, train_sae
@@ -22,7 +22,7 @@ from ..training.sampling import Sampling, load_pipeline, text_length
 from .baselines import kmeans_fvu, pca_fvu, random_tokens_fvu
 from .cases import Case, Judged, adherence, judge, sample_cases
 from .recipes import Recipe, direction_plan, feature_plan, random_direction, random_feature
-from .selection import ValueFeatures, find_value_features, naming_cases
+from .selection import ValueFeatures, find_text_directions, find_value_features, naming_cases
 from .steering import Outcome, Target, against_targets, open_targets, outcome
 
 IMAGE_SITE = Site.parse("double.1.img")
@@ -48,13 +48,11 @@ class Demonstration:
     """Held-out tokens that the dictionary is measured on."""
     sampling: Sampling = field(default_factory=Sampling)
     sae: SAETraining = field(default_factory=SAETraining)
-    text_sae: SAETraining = field(
-        default_factory=lambda: SAETraining(features=384, k=8, tokens=200_000, buffer=30_000, reuse=4.0)
-    )
 
 
 RULES = tuple(Recipe(features=m, strength=s) for m in (1, 3) for s in (0.3, 0.6, 1.0))
-"""The candidates that every way of steering is given, in this order."""
+"""The candidates that features and controls are given, in this order."""
+TEXT_STRENGTHS = (0.5, 1.0, 2.0)
 
 
 @dataclass(frozen=True)
@@ -123,9 +121,9 @@ class MainJob:
     def _train(self, site: Site, config: SAETraining) -> Dictionary:
         """A dictionary of one site, from activations streamed out of the pipeline while it draws."""
         sampling = self.config.sampling
-        a_picture = sampling.steps * (64 if site.stream == "img" else 4)
-        wanted = int((config.tokens / config.reuse + config.buffer) / a_picture)
-        cases = sample_cases(max(wanted, sampling.batch), 2, "train")
+        a_picture = sampling.steps * GRID * GRID
+        wanted = int((config.tokens / config.reuse + config.buffer) / a_picture) + sampling.batch
+        cases = sample_cases(wanted, 2, "train")
         prompts, seeds = [c.caption for c in cases], [c.seed for c in cases]
         stream = capture(self.pipeline, prompts, seeds, site, sampling)
         buffer = ShuffleBuffer(stream, config.buffer, config.reuse, config.seed)
@@ -135,7 +133,7 @@ class MainJob:
     def _measure(self, dictionary: Dictionary) -> None:
         """The dictionary and its baselines, on held-out captions; cell means and baselines from training ones."""
         sampling, config = self.config.sampling, self.config
-        a_picture = sampling.steps * 64
+        a_picture = sampling.steps * GRID * GRID
 
         def tokens(split: str, seed: int, count: int):
             cases = sample_cases(-(-count // a_picture), seed, split)
@@ -194,19 +192,19 @@ class MainJob:
         self._steer_text(validation, before)
 
     def _steer_text(self, validation: Sequence[Target], before: Sequence[Judged]) -> None:
-        """The same rule on the text stream, with a dictionary of that stream."""
-        dictionary = self._train(TEXT_SITE, self.config.text_sae)
-        found = self._find(dictionary)
+        """A contrastive direction on the text stream: the mean difference between captions (arXiv 2505.03189)."""
+        cases = naming_cases(self.config.naming, 7, "train", FACTOR)
+        directions = find_text_directions(self.pipeline, TEXT_SITE, cases, FACTOR, self.config.sampling)
 
-        def features(value: str, recipe: Recipe) -> Plan:
-            return feature_plan(dictionary, found, value, recipe)
+        def contrast(value: str, recipe: Recipe) -> Plan:
+            return Plan([Add(TEXT_SITE, directions[value], recipe.strength)])
 
-        rules = [Recipe(**(vars(rule) | {"gated": False})) for rule in RULES]
-        rule = self._best(validation, before, [(features, recipe) for recipe in rules])[1]
-        half = self.findings.targets[: self.config.against], self.findings.plain[: self.config.against]
-        self.findings.ways["text_stream"] = self._way("text_stream", *half, features, rule)
+        rules = [Recipe(strength=strength) for strength in TEXT_STRENGTHS]
+        rule = self._best(validation, before, [(contrast, recipe) for recipe in rules])[1]
+        some = self.findings.targets[: self.config.against], self.findings.plain[: self.config.against]
+        self.findings.ways["text_stream"] = self._way("text_stream", *some, contrast, rule)
         opposed = self.findings.against_targets, self.findings.against_plain
-        self.findings.against["text_stream"] = self._way("text_stream", *opposed, features, rule)
+        self.findings.against["text_stream"] = self._way("text_stream", *opposed, contrast, rule)
 
     def _find(self, dictionary: Dictionary) -> ValueFeatures:
         cases = naming_cases(self.config.naming, 7, "train", FACTOR)

@@ -44,7 +44,7 @@ def write_report(findings: Findings, config: Demonstration, out: Path) -> dict[s
 WAYS = {
     "features": "Dictionary features, image stream",
     "one_feature": "One feature alone, image stream",
-    "text_stream": "Dictionary features, text stream",
+    "text_stream": "Contrastive direction, text stream",
     "prompt_edit": "Naming the color in the caption (the ceiling)",
     "random_direction": "Best of as many random directions",
     "random_feature": "Best of as many random features",

@@ -12,6 +12,7 @@ from torch import Tensor
 from ..demo.scenes import FACTORS
 from ..dictionaries import Dictionary
 from ..residual import Plan, Site, Tap
+from ..training.capture import capture, collect
 from ..training.sampling import Sampling, run_batches
 from .cases import Case, sample_cases
 
@@ -67,6 +68,19 @@ def find_value_features(
     mean = total / count[:, None]
     others = (mean.sum(0) - mean) / (len(values) - 1)
     return ValueFeatures(values, (mean - others) * lengths, active / tokens)
+
+
+def find_text_directions(
+    pipeline: FluxPipeline, site: Site, cases: Sequence[Case], factor: str, sampling: Sampling
+) -> dict[str, Tensor]:
+    """For each value of a factor, the mean token of captions that name it minus that of the others `[d_model]`."""
+    values = FACTORS[factor]
+    captions, seeds = [case.caption for case in cases], [case.seed for case in cases]
+    tokens = collect(capture(pipeline, captions, seeds, site, sampling))
+    named = torch.tensor([values.index(case.named[factor]) for case in cases])[tokens.picture]
+    mean = torch.stack([tokens.x[named == i].mean(0) for i in range(len(values))])
+    others = (mean.sum(0) - mean) / (len(values) - 1)
+    return dict(zip(values, mean - others, strict=True))
 
 
 def naming_cases(each: int, seed: int, split: str, factor: str) -> list[Case]:

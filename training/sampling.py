@@ -25,7 +25,7 @@ class ModelError(ValueError):
 class Sampling:
     """How pictures are drawn."""
 
-    steps: int = 12
+    steps: int = 8
     """Steps of the flow sampler."""
     height: int = 128
     """Picture height in pixels."""
@@ -52,6 +52,7 @@ def load_pipeline(model: str, dtype: torch.dtype = torch.float32) -> FluxPipelin
     else:
         pipeline = _from_pretrained(model, dtype)
     pipeline.set_progress_bar_config(disable=True)
+    pipeline.vae.to(memory_format=torch.channels_last)  # a third faster on CPUs
     return pipeline
 
 

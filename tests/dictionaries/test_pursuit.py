@@ -20,7 +20,9 @@ def dense(code, atoms):
 def test_it_agrees_with_scikit_learn():
     x, atoms = problem()
     found = dense(orthogonal_matching_pursuit(x, atoms, 6), len(atoms))
-    expected = torch.from_numpy(np.ascontiguousarray(orthogonal_mp(atoms.T.numpy(), x.T.numpy(), n_nonzero_coefs=6).T))
+    expected = torch.from_numpy(
+        np.ascontiguousarray(orthogonal_mp(atoms.T.numpy(), x.T.numpy(), n_nonzero_coefs=6).T)
+    ).float()
     same = ((found != 0) == (expected != 0)).all(1)
     assert same.float().mean() >= 0.95
     assert torch.allclose(found[same], expected[same], atol=1e-3)
