@@ -18,7 +18,6 @@ from .build import new_pipeline, new_transformer
 from .train_flux import FluxTraining, train_flux
 from .train_vae import VAETraining, train_vae
 
-
 # What a caption leaves open is decided early, at high sigma, where the plain schedule hardly trains: the second
 # stage dwells there, on captions that leave much open. Without it a third of such pictures show two half objects.
 OPEN_CAPTIONS = FluxTraining(

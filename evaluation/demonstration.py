@@ -36,11 +36,11 @@ class Demonstration:
 
     adherence_cases: int = 256
     """New captions, and as many of unseen combinations, that the demo Flux is judged on."""
-    targets: int = 304
+    targets: int = 312
     """Open captions steered for the figures."""
-    against: int = 96
+    against: int = 64
     """Captions that name another value, steered for comparison."""
-    search: int = 40
+    search: int = 32
     """Validation captions that each candidate rule is tried on."""
     naming: int = 16
     """Training captions a value that features are found with."""

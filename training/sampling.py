@@ -31,7 +31,7 @@ class Sampling:
     """Picture height in pixels."""
     width: int = 128
     """Picture width in pixels."""
-    batch: int = 32
+    batch: int = 40
     """Pictures drawn at once."""
 
     def __post_init__(self) -> None:
