@@ -55,6 +55,7 @@ class ShuffleBuffer:
         room = min(self._capacity - self._filled, len(x))
         self._held[self._filled : self._filled + room] = x[:room]
         self._filled += room
-        if room < len(x):
-            rest = x[room:]
-            self._held[torch.randint(self._capacity, (len(rest),), generator=self._generator)] = rest
+        for rest in x[room:].split(self._capacity):
+            # without repetition: two tokens written to one place would race, and no run could be repeated
+            places = torch.randperm(self._capacity, generator=self._generator)[: len(rest)]
+            self._held[places] = rest

@@ -1,0 +1,102 @@
+"""The main job through the command line: what it writes, and (long) that its figures reach the project's bars."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fluxtionary.demo.measure import measure
+from fluxtionary.dictionaries import load_dictionary
+
+SMALL = {
+    "adherence-cases": 8,
+    "targets": 16,
+    "against": 8,
+    "search": 8,
+    "naming": 2,
+    "held-out": 4096,
+    "sae.tokens": 30_000,
+    "sae.buffer": 8192,
+    "sae.features": 256,
+}
+
+
+def run_demo(out, options):
+    arguments = [str(part) for name, value in options.items() for part in (f"--{name}", value)]
+    command = [str(Path(sys.executable).with_name("fluxtionary")), "demo", "--out", str(out), *arguments]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr[-3000:]
+    return json.loads((out / "summary.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    out = tmp_path_factory.mktemp("demo") / "output"
+    return out, run_demo(out, SMALL)
+
+
+def test_the_summary_has_every_figure(small):
+    _, figures = small
+    assert {"color", "background", "shape", "position"} <= figures["demo_flux"]["adherence"].keys()
+    assert figures["demo_flux"]["adherence_unseen"].keys() == figures["demo_flux"]["adherence"].keys()
+    assert {"fvu", "fvu_raw", "fvu_within", "dead", "l0", "tokens", "seconds"} <= figures["dictionary"].keys()
+    assert {name: 0 < value["fvu"] < 2 for name, value in figures["baselines"].items()} == {
+        "pca": True,
+        "kmeans": True,
+        "random_tokens": True,
+    }
+    steering = figures["steering"]
+    assert {
+        "n",
+        "success",
+        "success_low",
+        "collateral",
+        "collateral_high",
+        "joint",
+        "control_success_high",
+    } <= steering.keys()
+    assert steering["success_low"] <= steering["success"] <= 1
+    assert steering["ways"].keys() >= {"features", "one_feature", "text_stream", "prompt_edit", "random_direction"}
+    assert figures["steering_against"].keys() == {"features", "prompt_edit", "text_stream"}
+    assert set(steering["features"]) == {"red", "orange", "yellow", "green", "cyan", "blue", "purple", "pink"}
+
+
+def test_others_can_score_every_judged_picture(small):
+    out, figures = small
+    rows = [json.loads(line) for line in (out / "pictures.jsonl").read_text().splitlines()]
+    groups = {row["group"] for row in rows}
+    assert {"adherence", "adherence-unseen", "open-plain", "open-features", "open-prompt_edit"} <= groups
+    assert len(list((out / "pictures").rglob("*.png"))) == len(rows)
+    for row in rows:
+        assert measure(np.asarray(Image.open(out / row["file"]))).factors == row["read"]
+        assert isinstance(row["seed"], int) and isinstance(row["caption"], str)
+    hits = [row["read"]["color"] == row["target"] for row in rows if row["group"] == "open-features"]
+    assert len(hits) == 16 and figures["steering"]["n"] <= 16
+
+
+def test_the_report_stands_on_its_own_files(small):
+    out, _ = small
+    page = (out / "report.html").read_text()
+    assert "nan" not in page.lower().split("<main>")[1].replace("naming", "")
+    assert all((out / name).exists() for name in ("before-after.png", "double.1.img.safetensors"))
+    sources = [part.split('"')[0] for part in page.split('src="')[1:]]
+    assert all(source.startswith("data:") or (out / source).exists() for source in sources)
+    assert load_dictionary(out / "double.1.img.safetensors").n_features == 256
+
+
+@pytest.mark.long
+def test_the_figures_reach_the_bars(tmp_path):
+    figures = run_demo(tmp_path / "output", {})
+    adherence, dictionary, steering = (figures["demo_flux"]["adherence"], figures["dictionary"], figures["steering"])
+    least = {"color": 0.97, "background": 0.97, "shape": 0.90, "position": 0.95}
+    assert {name: adherence[name] for name in least if adherence[name] < least[name]} == {}
+    assert dictionary["k"] <= 16 and dictionary["held_out_tokens"] >= 200_000
+    assert dictionary["fvu"] <= min(0.25, figures["baselines"]["pca"]["fvu"] / 2)
+    assert dictionary["dead"] <= 0.02
+    assert steering["n"] >= 256 and steering["success_low"] >= 0.75
+    assert steering["collateral_high"] <= steering["prompt_edit"]["collateral"] + 0.15
+    assert steering["control_success_high"] <= 0.40
