@@ -1,7 +1,6 @@
 """The `fluxtionary` command: one subcommand for each offline tool.
 
 The options are the fields of the dataclasses below, so `fluxtionary COMMAND --help` and the code cannot differ.
-Heavy libraries are imported by the command that needs them.
 """
 
 from __future__ import annotations
@@ -17,6 +16,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
+# Before diffusers and transformers load: their advice about optional packages is not the user's concern here.
+os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+
 import tyro
 
 from .evaluation.demonstration import Demonstration
@@ -28,23 +32,22 @@ class OutputError(ValueError):
     """An output that cannot or must not be written."""
 
 
-@dataclass(frozen=True)
-class Demo:
+@dataclass(frozen=True, kw_only=True)
+class Demo(Demonstration):
     """The main job: judge the demo Flux, train a dictionary of its residual stream, steer pictures, report."""
 
     out: Path
     """Folder for report.html, summary.json and every judged picture."""
     overwrite: bool = False
     """Replace the folder if an earlier demo wrote it."""
-    demonstration: tyro.conf.OmitArgPrefixes[Demonstration] = field(default_factory=Demonstration)
 
     def run(self) -> None:
         from .evaluation.demonstration import MainJob
         from .evaluation.report import write_report
 
         with _folder(self.out, self.overwrite, marker="summary.json") as folder:
-            job = MainJob(self.demonstration, say=lambda text: print(text, flush=True))
-            figures = write_report(job.run(folder), self.demonstration, folder)
+            job = MainJob(self, say=lambda text: print(text, flush=True))
+            figures = write_report(job.run(folder), self, folder)
         steering, dictionary = figures["steering"], figures["dictionary"]
         print(
             f"steering: {steering['success']:.1%} take the color asked for (n = {steering['n']}), "
@@ -70,7 +73,7 @@ class TrainSae:
     """Replace the file if there is one."""
     seed: int = 0
     """Seed of the pictures that are drawn; the training has its own."""
-    sae: tyro.conf.OmitArgPrefixes[SAETraining] = field(default_factory=SAETraining)
+    sae: SAETraining = field(default_factory=SAETraining)
     sampling: Sampling = field(default_factory=Sampling)
 
     def run(self) -> None:
@@ -134,12 +137,14 @@ class Steer:
         from .demo import files
         from .demo.captions import check_caption
         from .dictionaries import load_dictionary
-        from .residual import Add, Gate, Plan, Site, Window
+        from .residual import Add, Gate, Plan, PlanError, Site, Window
         from .residual.diffusers_host import percent_to_sigma
         from .training.sampling import DEMO_MODELS, check_size, draw_pictures, load_pipeline
 
         _writable(self.out, self.overwrite)
         check_size(self.model, self.sampling)
+        if not self.feature:
+            raise PlanError("--feature needs at least one feature number")
         if self.model in DEMO_MODELS:
             check_caption(self.prompt)
         dictionary = load_dictionary(files.DICTIONARY if self.dictionary == "demo" else self.dictionary)
@@ -229,9 +234,7 @@ def main() -> None:
     from .training.sampling import ModelError
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    for noisy in ("diffusers", "transformers", "httpx"):
-        logging.getLogger(noisy).setLevel(logging.ERROR)
-    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+    logging.getLogger("httpx").setLevel(logging.ERROR)
     try:
         tyro.extras.subcommand_cli_from_dict({"demo": Demo, "train-sae": TrainSae, "steer": Steer}).run()
     except (CaptionError, DictionaryFileError, FeatureError, ModelError, OutputError, PlanError, SiteError) as error:

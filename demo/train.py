@@ -1,7 +1,8 @@
 """Trains the demo Flux from nothing: `python -m fluxtionary.demo.train --work FOLDER --out FOLDER`.
 
 Stages: the VAE; the base transformer with its T5 encoder, in two parts; the small transformer on the same encoders.
-Each leaves a checkpoint in `--work` and goes on from it. `training.json` beside the models says how long each stage took.
+Each leaves a checkpoint in `--work` and goes on from it; `training.json` beside the models says how long
+each took.
 """
 
 from __future__ import annotations

@@ -54,7 +54,20 @@ def test_strength_zero_draws_the_same_picture_twice(run, tmp_path):
 
 def test_train_sae_writes_a_dictionary_that_steer_loads(run, tmp_path):
     out = tmp_path / "small.safetensors"
-    options = ["--features", 64, "--k", 4, "--tokens", 4096, "--buffer", 4096, "--batch", 512, "--sampling.steps", 2]
+    options = [
+        "--sae.features",
+        64,
+        "--sae.k",
+        4,
+        "--sae.tokens",
+        4096,
+        "--sae.buffer",
+        4096,
+        "--sae.batch",
+        512,
+        "--sampling.steps",
+        2,
+    ]
     code, _, errors = run("train-sae", "--site", "single.0.img", "--out", out, *options)
     assert code == 0, errors
     dictionary = load_dictionary(out)
@@ -150,7 +163,7 @@ def test_prompts_are_checked_before_anything_is_loaded(run, tmp_path):
 def test_an_interrupted_training_keeps_what_it_has(tmp_path):
     out = tmp_path / "part.safetensors"
     process = subprocess.Popen(
-        [str(Path(sys.executable).with_name("fluxtionary")), "train-sae", "--out", str(out), "--buffer", "20000"],
+        [str(Path(sys.executable).with_name("fluxtionary")), "train-sae", "--out", str(out), "--sae.buffer", "20000"],
         stderr=subprocess.PIPE,
         text=True,
     )
