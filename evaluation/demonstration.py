@@ -14,7 +14,7 @@ from diffusers import FluxPipeline
 from ..demo.scenes import FACTORS, GRID
 from ..dictionaries import Dictionary, save_dictionary
 from ..dictionaries.metrics import CellMeans, Reconstruction, measure_dictionary
-from ..residual import Add, Plan, Site
+from ..residual import Add, Plan, Site, Window
 from ..training.buffer import ShuffleBuffer
 from ..training.capture import capture, capture_header, collect
 from ..training.sae import SAETraining, train_sae
@@ -47,10 +47,14 @@ class Demonstration:
     held_out: int = 200_000
     """Held-out tokens that the dictionary is measured on."""
     sampling: Sampling = field(default_factory=Sampling)
-    sae: SAETraining = field(default_factory=SAETraining)
+    sae: SAETraining = field(
+        default_factory=lambda: SAETraining(tokens=2_000_000, batch=512, learning_rate=2e-3, reuse=3.0)
+    )
 
 
-RULES = tuple(Recipe(features=m, strength=s) for m in (1, 3) for s in (0.3, 0.6, 1.0))
+EARLY = Window(end=0.4)
+"""Down to sigma 0.4: later, an object has its color, and an edit only paints over the picture."""
+RULES = tuple(Recipe(features=m, strength=s, window=EARLY) for m in (1, 3) for s in (0.3, 0.5, 0.8))
 """The candidates that features and controls are given, in this order."""
 TEXT_STRENGTHS = (0.5, 1.0, 2.0)
 

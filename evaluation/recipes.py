@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ..dictionaries import Dictionary
-from ..residual import ALWAYS, Ablate, Add, Gate, Plan, Site, Window
+from ..residual import ALWAYS, Add, Gate, Plan, Site, Window
 from .selection import ValueFeatures
 
 
@@ -17,25 +17,23 @@ from .selection import ValueFeatures
 class Recipe:
     """One rule for all values: what is added, how strongly, when, and where.
 
-    `features` directions are summed, weighted by their contrast. The `others` best features of every value are
-    ablated, so that the old value makes room; `gated`, the addition acts only on tokens where one of them is active.
+    `features` directions are summed, weighted by their contrast. With `gate` features a value, the addition acts only
+    on tokens where such a feature, of any value, is active: on the object, wherever it is.
     """
 
     features: int = 3
-    strength: float = 0.6
-    others: int = 6
-    gated: bool = True
+    strength: float = 0.3
+    gate: int = 0
     window: Window = ALWAYS
 
-    def describe(self) -> dict[str, float | int | bool | None]:
+    def describe(self) -> dict[str, float | int | None]:
         """Plain numbers for a report; sigma bounds are None where open."""
         start, end = self.window
         bounds = [None if abs(bound) == float("inf") else bound for bound in (start, end)]
         return {
             "features": self.features,
             "strength": self.strength,
-            "others": self.others,
-            "gated": self.gated,
+            "gate": self.gate,
             "sigma_start": bounds[0],
             "sigma_end": bounds[1],
         }
@@ -52,13 +50,8 @@ def feature_plan(dictionary: Dictionary, found: ValueFeatures, value: str, recip
 def direction_plan(dictionary: Dictionary, found: ValueFeatures, direction: Tensor, recipe: Recipe) -> Plan:
     """The same rule with any other direction: what controls are steered with."""
     site = Site.parse(dictionary.site)
-    add = Add(site, direction, recipe.strength, dictionary.scale, window=recipe.window)
-    if not recipe.others:
-        return Plan([add])
-    theirs = found.everyone(recipe.others)
-    if recipe.gated:
-        add = replace(add, gate=Gate(dictionary, theirs))
-    return Plan([Ablate(site, dictionary, theirs, window=recipe.window), add])
+    gate = Gate(dictionary, found.everyone(recipe.gate)) if recipe.gate else None
+    return Plan([Add(site, direction, recipe.strength, dictionary.scale, window=recipe.window, gate=gate)])
 
 
 def random_direction(dictionary: Dictionary, seed: int) -> Tensor:
