@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import numpy as np
 import torch
+import transformers
 from diffusers import FluxPipeline, FluxTransformer2DModel
 
 from ..demo import files
@@ -45,10 +47,12 @@ DEMO_MODELS = {"demo": "base", "demo-small": "small"}
 
 def load_pipeline(model: str, dtype: torch.dtype = torch.float32) -> FluxPipeline:
     """`demo`, `demo-small`, a folder that `FluxPipeline` can load, or a hub id where there is a network."""
+    diffusers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.disable_progress_bar()
     if model in DEMO_MODELS:
         pipeline = _from_pretrained(files.PIPELINE, dtype)
         if DEMO_MODELS[model] == "small":
-            pipeline.transformer = FluxTransformer2DModel.from_pretrained(files.SMALL_TRANSFORMER, torch_dtype=dtype)
+            pipeline.transformer = FluxTransformer2DModel.from_pretrained(files.SMALL_TRANSFORMER, dtype=dtype)
     else:
         pipeline = _from_pretrained(model, dtype)
     pipeline.set_progress_bar_config(disable=True)
@@ -58,7 +62,7 @@ def load_pipeline(model: str, dtype: torch.dtype = torch.float32) -> FluxPipelin
 
 def _from_pretrained(source: str | Path, dtype: torch.dtype) -> FluxPipeline:
     try:
-        return FluxPipeline.from_pretrained(source, torch_dtype=dtype)
+        return FluxPipeline.from_pretrained(source, dtype=dtype)
     except (OSError, ValueError) as error:
         raise ModelError(
             f"cannot load a Flux pipeline from {str(source)!r}: expected demo, demo-small, a folder written by "
