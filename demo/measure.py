@@ -13,7 +13,7 @@ import numpy as np
 from .scenes import BACKGROUNDS, CENTERS, COLORS, POSITIONS, RADII, SHAPES, SIZE, edge_distance, shape_coverage
 
 COLOR_TOLERANCE = 0.18
-"""Largest RGB distance (channels in [0, 1]) from a named colour; half the distance between the closest two."""
+"""Largest RGB distance (channels in [0, 1]) from a named colour; about half the distance between the closest two."""
 FIT = 0.80
 """Smallest overlap (IoU) of the object with the shape it is read as."""
 ERROR_SHARE = 0.01

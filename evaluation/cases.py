@@ -6,13 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from diffusers import FluxPipeline
 
 from ..demo.captions import STYLES, caption_of
 from ..demo.measure import Reading, measure
 from ..demo.scenes import FACTORS, Scene, sample_scenes
 from ..residual import Plan
-from ..training.sampling import Sampling, draw_pictures
+from ..training.sampling import FluxPipeline, Sampling, draw_pictures
 
 
 @dataclass(frozen=True)

@@ -6,14 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from diffusers import FluxPipeline
 from torch import Tensor
 
 from ..demo.scenes import FACTORS
 from ..dictionaries import Dictionary
 from ..residual import Plan, Site, Tap
 from ..training.capture import capture, collect
-from ..training.sampling import Sampling, run_batches
+from ..training.sampling import FluxPipeline, Sampling, run_batches
 from .cases import Case, sample_cases
 
 

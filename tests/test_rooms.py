@@ -64,6 +64,12 @@ def test_the_host_neutral_half_of_the_demo_knows_no_host():
         assert imported(ROOT / name)[1] <= {"numpy"}, name
 
 
+def test_only_training_and_demo_know_diffusers():
+    for room in STANDS_ON.keys() - {"training", "demo"}:
+        for path in modules(room):
+            assert not imported(path)[1] & {"diffusers", "transformers"}, path
+
+
 def test_every_module_belongs_to_a_room():
     known = {*STANDS_ON, "tests", "benchmarks"}
     tracked = subprocess.run(["git", "ls-files", "*.py"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
