@@ -192,8 +192,10 @@ def _writable(path: Path, overwrite: bool) -> None:
     if path.exists() and not overwrite:
         raise OutputError(f"{path} exists already: choose another --out, or pass --overwrite")
     parent = next(folder for folder in path.absolute().parents if folder.exists())
-    if not parent.is_dir() or not os.access(parent, os.W_OK):
-        raise OutputError(f"{path} cannot be written: {parent} is not a folder that may be written to")
+    try:
+        tempfile.TemporaryFile(dir=parent).close()  # asking permission is not enough: root has it on read-only disks
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written: {parent}: {error.strerror}; choose another --out") from error
 
 
 @contextmanager

@@ -86,11 +86,9 @@ def named_factors(caption: str) -> dict[str, str]:
     return named
 
 
-def random_caption(factors: dict[str, str], rng: np.random.Generator, full: float = 0.4, empty: float = 0.1) -> str:
-    """A caption of a random subset of the factors: all with chance `full`, none with chance `empty`."""
+def random_names(rng: np.random.Generator, full: float, empty: float = 0.1) -> set[str]:
+    """Factors that a training caption names: all with chance `full`, none with chance `empty`, else by coin."""
     kind = rng.random()
     if kind < empty:
-        return ""
-    keep = [kind < empty + full or rng.random() < 0.5 for _ in FACTORS]
-    named = {name: factors[name] for name, kept in zip(FACTORS, keep, strict=True) if kept}
-    return caption_of(named, STYLES[int(rng.random() < 0.3)])
+        return set()
+    return {name for name in FACTORS if kind < empty + full or rng.random() < 0.5}

@@ -38,8 +38,10 @@ BACKGROUNDS = {
     "tan": (200, 170, 125),
 }
 SHAPES = ("circle", "square", "triangle", "cross", "ring")
-RADII = {"small": 18.0, "large": 27.0}
-CENTERS = (34.0, 64.0, 94.0)
+RADII = {"small": 15.0, "large": 25.0}
+CENTERS = (32.0, 64.0, 96.0)
+"""Two tokens apart, and on a corner of four: a small object fills 2x2 tokens, a large one 4x4, the same way at every
+position. Off this lattice the demo Flux, at its size, glued quarters of different shapes together."""
 POSITIONS = {
     "top left": (0, 0),
     "top": (1, 0),
@@ -62,7 +64,7 @@ FACTORS: dict[str, tuple[str, ...]] = {
 }
 SPLITS = ("train", "validation", "test", "unseen")
 
-_JITTER = 2.0  # pixels, either way, of the centre; the radius varies by 4 %
+_JITTER = 1.0  # pixels, either way, of the centre; the radius varies by 3 %
 _PIXELS = np.arange(SIZE) + 0.5
 
 
@@ -91,7 +93,7 @@ class Scene:
         draw = np.random.default_rng([self.seed, 7]).uniform(-1, 1, 3)
         column, row = POSITIONS[self.position]
         x, y = CENTERS[column] + _JITTER * draw[0], CENTERS[row] + _JITTER * draw[1]
-        return x, y, RADII[self.size] * (1 + 0.04 * draw[2])
+        return x, y, RADII[self.size] * (1 + 0.03 * draw[2])
 
 
 def split_of(factors: dict[str, str]) -> str:

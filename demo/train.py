@@ -1,30 +1,26 @@
 """Trains the demo Flux from nothing: `python -m fluxtionary.demo.train --work FOLDER --out FOLDER`.
 
-Stages: the VAE; the base transformer with its T5 encoder, in two parts; the small transformer on the same encoders.
-Each leaves a checkpoint in `--work` and goes on from it; `training.json` beside the models says how long
-each took.
+Stages: the VAE and the latents it makes of the scenes; the base transformer with its T5 encoder; the small
+transformer on the same encoders. Each leaves a checkpoint in `--work` and goes on from it; `training.json` beside the
+models says how long each took.
 """
 
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
 import tyro
 from diffusers import AutoencoderTiny, FluxPipeline
+from safetensors.torch import load_file, save_file
 
 from .build import new_pipeline, new_transformer
-from .train_flux import FluxTraining, train_flux
+from .scenes import sample_scenes
+from .train_flux import FluxTraining, encode_scenes, train_flux
 from .train_vae import VAETraining, train_vae
-
-# What a caption leaves open is decided early, at high sigma, where the plain schedule hardly trains: the second
-# stage dwells there, on captions that leave much open. On validation captions it took readable pictures from .72 (12
-# steps) to .77 (16 steps): a help, not a cure.
-OPEN_CAPTIONS = FluxTraining(
-    steps=1700, learning_rate=1e-3, muon_rate=0.015, time_mean=0.8, time_spread=1.2, full=0.15, seed=1
-)
 
 
 @dataclass(frozen=True)
@@ -36,11 +32,14 @@ class DemoTraining:
     out: Path
     """Folder for the models: flux/, flux-small/ and training.json."""
     vae: VAETraining = field(default_factory=VAETraining)
+    scenes: int = 8192
+    """Scenes of the train split that the transformers learn from."""
     base: FluxTraining = field(default_factory=FluxTraining)
-    finish: FluxTraining = field(default_factory=lambda: OPEN_CAPTIONS)
-    small: FluxTraining = field(
-        default_factory=lambda: FluxTraining(steps=1200, full=0.3, time_mean=0.5, time_spread=1.2)
+    finish: FluxTraining = field(
+        default_factory=lambda: FluxTraining(steps=1100, learning_rate=5e-4, muon_rate=0.007, free=0, seed=1)
     )
+    """A second, gentler pass over the base transformer."""
+    small: FluxTraining = field(default_factory=lambda: FluxTraining(steps=1200, free=300))
 
 
 def train(config: DemoTraining) -> None:
@@ -53,16 +52,30 @@ def train(config: DemoTraining) -> None:
         seconds["vae"] = train_vae(config.vae, vae_folder)
         seconds_file.write_text(json.dumps(seconds))
 
-    torch.manual_seed(config.base.seed)
     vae = AutoencoderTiny.from_pretrained(vae_folder)
+    scenes = sample_scenes(config.scenes, config.base.seed, "train")
+    latents_file = config.work / "latents.safetensors"
+    if not latents_file.exists():
+        started = time.monotonic()
+        save_file({"latents": encode_scenes(vae, scenes)}, latents_file)
+        seconds["latents"] = time.monotonic() - started
+        seconds_file.write_text(json.dumps(seconds))
+    latents = load_file(latents_file)["latents"]
+    if len(latents) != config.scenes:
+        raise ValueError(f"{latents_file} holds {len(latents)} scenes, --scenes asks for {config.scenes}: remove it")
+
+    torch.manual_seed(config.base.seed)
     pipeline = new_pipeline(new_transformer("base"), vae)
-    seconds["base"] = train_flux(pipeline, config.base, config.work / "base.ckpt", train_text=True)
-    seconds["finish"] = train_flux(pipeline, config.finish, config.work / "finish.ckpt", train_text=True)
+    checkpoint = config.work / "base.ckpt"
+    seconds["base"] = train_flux(pipeline, config.base, scenes, latents, checkpoint, train_text=True)
+    checkpoint = config.work / "finish.ckpt"
+    seconds["finish"] = train_flux(pipeline, config.finish, scenes, latents, checkpoint, train_text=True)
     save(pipeline, config.out / "flux")
 
     torch.manual_seed(config.small.seed)
     pipeline.transformer = new_transformer("small")
-    seconds["small"] = train_flux(pipeline, config.small, config.work / "small.ckpt", train_text=False)
+    checkpoint = config.work / "small.ckpt"
+    seconds["small"] = train_flux(pipeline, config.small, scenes, latents, checkpoint, train_text=False)
     pipeline.transformer.half().save_pretrained(config.out / "flux-small" / "transformer")
 
     record = {
@@ -83,6 +96,10 @@ def save(pipeline: FluxPipeline, folder: Path) -> None:
         part = getattr(pipeline, name)
         part.half().save_pretrained(folder / name)
         part.float()
+    for path in folder.rglob("*.json"):  # diffusers notes where each part was loaded from, which is nobody's business
+        text = json.loads(path.read_text())
+        if text.pop("_name_or_path", None) is not None:
+            path.write_text(json.dumps(text, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -14,11 +14,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import FluxPipeline
+from diffusers import AutoencoderTiny, FluxPipeline
 from tqdm import tqdm
 
-from .captions import TEXT_TOKENS, random_caption
-from .scenes import GRID, Scene, draw, sample_scenes
+from .captions import TEXT_TOKENS
+from .coupling import Coupling
+from .scenes import GRID, Scene, draw
 from .train_vae import to_tensor
 
 
@@ -26,24 +27,26 @@ from .train_vae import to_tensor
 class FluxTraining:
     """How a demo Flux transformer is trained."""
 
-    steps: int = 5500
+    steps: int = 7000
     """Optimizer steps."""
     batch: int = 64
     """Scenes a step."""
-    scenes: int = 8192
-    """Scenes of the train split."""
     learning_rate: float = 1.5e-3
     """Peak of the one-cycle schedule for everything that Muon does not train."""
     muon_rate: float = 0.02
     """Peak for the weight matrices of the blocks, which Muon trains."""
     ema: float = 0.998
     """Decay of the averaged weights, which are the ones that are kept."""
-    time_mean: float = 0.0
-    """Mean of the logit of sigma."""
-    time_spread: float = 1.0
+    time_mean: float = 0.5
+    """Mean of the logit of sigma: above 0, because what a caption leaves open is decided early, at high sigma."""
+    time_spread: float = 1.2
     """Its deviation."""
-    full: float = 0.4
+    start: float = 0.08
+    """Share of examples at sigma 1, where sampling starts and the layout is settled."""
+    full: float = 0.3
     """Share of captions that name every factor; a tenth name none, the others each factor by the toss of a coin."""
+    free: int = 3250
+    """First steps, in which noise and scene are independent; after them the noise decides the open layout."""
     save_every: int = 250
     """Steps between checkpoints."""
     seed: int = 0
@@ -63,14 +66,14 @@ def image_ids() -> torch.Tensor:
 
 
 @torch.no_grad()
-def encode_scenes(pipeline: FluxPipeline, scenes: list[Scene], batch: int = 16) -> torch.Tensor:
+def encode_scenes(vae: AutoencoderTiny, scenes: list[Scene], batch: int = 16) -> torch.Tensor:
     """Packed latents of scenes, float16 `[n, 64, 64]`."""
-    pipeline.vae.to(memory_format=torch.channels_last)
+    vae.to(memory_format=torch.channels_last)
     parts = []
     for start in tqdm(range(0, len(scenes), batch), desc="latents", mininterval=5):
         images = to_tensor(np.stack([draw(scene) for scene in scenes[start : start + batch]]))
         with torch.autocast("cpu", torch.bfloat16):
-            parts.append(pack(pipeline.vae.encoder(images.to(memory_format=torch.channels_last)).float()).half())
+            parts.append(pack(vae.encoder(images.to(memory_format=torch.channels_last)).float()).half())
     return torch.cat(parts)
 
 
@@ -95,10 +98,18 @@ def _optimizers(pipeline: FluxPipeline, config: FluxTraining, train_text: bool):
     return [muon, adam], schedules
 
 
-def train_flux(pipeline: FluxPipeline, config: FluxTraining, checkpoint: Path, train_text: bool) -> float:
+def train_flux(
+    pipeline: FluxPipeline,
+    config: FluxTraining,
+    scenes: list[Scene],
+    latents: torch.Tensor,
+    checkpoint: Path,
+    train_text: bool,
+) -> float:
     """Train the pipeline's transformer (and T5 encoder) in place; returns the seconds spent.
 
-    Writes `checkpoint` every `save_every` steps and goes on from it when it is there.
+    `latents` are those of `scenes`, from `encode_scenes`. Writes `checkpoint` every `save_every` steps and goes on from
+    it when it is there.
     """
     started = time.monotonic()
     torch.manual_seed(config.seed)
@@ -118,22 +129,17 @@ def train_flux(pipeline: FluxPipeline, config: FluxTraining, checkpoint: Path, t
             weight.data.copy_(state["weights"][name])
         for part, saved in zip([*optimizers, *schedules], state["optimizers"], strict=True):
             part.load_state_dict(saved)
-    if first < config.steps:
-        scenes = sample_scenes(config.scenes, config.seed, "train")
-        latents = encode_scenes(pipeline, scenes)
-
+    coupling = Coupling(scenes, latents)
     ids, text_ids = image_ids(), torch.zeros(TEXT_TOKENS, 3)
     progress = tqdm(range(first, config.steps), initial=first, total=config.steps, desc="Flux", mininterval=10)
     smooth = None
     for step in progress:
         rng = np.random.default_rng([config.seed, step])
         generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
-        chosen = rng.integers(len(scenes), size=config.batch)
-        captions = [random_caption(scenes[index].factors, rng, full=config.full) for index in chosen]
-        clean = latents[torch.from_numpy(chosen)].float()
-        noise = torch.randn(clean.shape, generator=generator)
+        clean, noise, captions = coupling.batch(config.batch, rng, generator, config.full, step < config.free)
         logit = config.time_mean + config.time_spread * torch.randn(config.batch, generator=generator)
         sigma = logit.sigmoid()
+        sigma[: round(config.start * config.batch)] = 1.0
         noisy = clean + sigma[:, None, None] * (noise - clean)
         with torch.no_grad():
             pooled = clip(_tokens(pipeline.tokenizer, captions)).pooler_output

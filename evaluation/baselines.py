@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-from sklearn.cluster import MiniBatchKMeans
 from torch import Tensor
 
 from ..dictionaries import Normalization
@@ -25,6 +24,8 @@ def pca_fvu(train: Tensor, held_out: Tensor, normalization: Normalization, k: in
 
 def kmeans_fvu(train: Tensor, held_out: Tensor, normalization: Normalization, clusters: int, seed: int = 0) -> float:
     """fvu of replacing each token by the nearest of `clusters` k-means centres."""
+    from sklearn.cluster import MiniBatchKMeans  # slow to load
+
     model = MiniBatchKMeans(clusters, random_state=seed, batch_size=4096, n_init=1, max_iter=5, init="random")
     model.fit(normalization.apply(train).numpy())
     z = normalization.apply(held_out)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,7 +12,10 @@ from ..demo.captions import STYLES, caption_of
 from ..demo.measure import Reading, measure
 from ..demo.scenes import FACTORS, Scene, sample_scenes
 from ..residual import Plan
-from ..training.sampling import FluxPipeline, Sampling, draw_pictures
+from ..training.sampling import Sampling, draw_pictures
+
+if TYPE_CHECKING:
+    from ..training.sampling import FluxPipeline
 
 
 @dataclass(frozen=True)

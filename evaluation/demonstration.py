@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -17,12 +17,15 @@ from ..residual import Add, Plan, Site, Window
 from ..training.buffer import ShuffleBuffer
 from ..training.capture import capture, capture_header, collect
 from ..training.sae import SAETraining, train_sae
-from ..training.sampling import FluxPipeline, Sampling, load_pipeline, text_length
+from ..training.sampling import Sampling, load_pipeline, text_length
 from .baselines import kmeans_fvu, pca_fvu, random_tokens_fvu
 from .cases import Case, Judged, adherence, judge, sample_cases
 from .recipes import Recipe, direction_plan, feature_plan, random_direction, random_feature
 from .selection import ValueFeatures, find_text_directions, find_value_features, naming_cases
 from .steering import Outcome, Target, against_targets, open_targets, outcome
+
+if TYPE_CHECKING:
+    from ..training.sampling import FluxPipeline
 
 IMAGE_SITE = Site.parse("double.1.img")
 TEXT_SITE = Site.parse("double.0.txt")
@@ -35,11 +38,13 @@ class Demonstration:
 
     adherence_cases: int = 256
     """New captions, and as many of unseen combinations, that the demo Flux is judged on."""
-    targets: int = 312
+    targets: int = 320
     """Open captions steered for the figures."""
-    against: int = 64
+    compared: int = 96
+    """How many of them the controls, one feature alone and the text stream are shown on."""
+    against: int = 48
     """Captions that name another value, steered for comparison."""
-    search: int = 32
+    search: int = 24
     """Validation captions that each candidate rule is tried on."""
     naming: int = 16
     """Training captions a value that features are found with."""
@@ -53,7 +58,7 @@ class Demonstration:
 
 EARLY = Window(end=0.4)
 """Down to sigma 0.4: chosen by hand on validation captions, where acting to the end broke more and changed less."""
-RULES = tuple(Recipe(features=m, strength=s, window=EARLY) for m in (1, 3) for s in (0.3, 0.5, 0.8))
+RULES = tuple(Recipe(features=m, strength=s, window=EARLY) for m, s in ((1, 0.6), (2, 0.6), (3, 0.4), (3, 0.6)))
 """The candidates that features and controls are given, in this order."""
 TEXT_STRENGTHS = (0.5, 1.0, 2.0)
 
@@ -176,14 +181,15 @@ class MainJob:
         ways = self.findings.ways
         rule = self._best(validation, before, [(features, recipe) for recipe in RULES])[1]
         ways["features"] = self._way("features", targets, plain, features, rule)
-        ways["one_feature"] = self._way("one_feature", targets, plain, one_feature, rule)
+        fewer = targets[: self.config.compared], plain[: self.config.compared]
+        ways["one_feature"] = self._way("one_feature", *fewer, one_feature, rule)
         edited = judge(self.pipeline, [target.prompt_edit for target in targets], self.config.sampling)
         ways["prompt_edit"] = Way("prompt_edit", None, outcome(targets, plain, edited), edited)
         for name, control in (("random_direction", _directions), ("random_feature", _features)):
             # as many random candidates as rules were tried, on the same captions, at the strengths of those rules
             tries = [(control(dictionary, found, seed), recipe) for seed, recipe in enumerate(RULES)]
             plan, recipe = self._best(validation, before, tries)
-            ways[name] = self._way(name, targets, plain, plan, recipe)
+            ways[name] = self._way(name, *fewer, plan, recipe)
 
         opposed = self.findings.against_targets = against_targets(self.config.against, 6, "test")
         self.findings.against_plain = self._judge(opposed, None, None)
@@ -204,8 +210,8 @@ class MainJob:
 
         rules = [Recipe(strength=strength) for strength in TEXT_STRENGTHS]
         rule = self._best(validation, before, [(contrast, recipe) for recipe in rules])[1]
-        some = self.findings.targets[: self.config.against], self.findings.plain[: self.config.against]
-        self.findings.ways["text_stream"] = self._way("text_stream", *some, contrast, rule)
+        fewer = self.findings.targets[: self.config.compared], self.findings.plain[: self.config.compared]
+        self.findings.ways["text_stream"] = self._way("text_stream", *fewer, contrast, rule)
         opposed = self.findings.against_targets, self.findings.against_plain
         self.findings.against["text_stream"] = self._way("text_stream", *opposed, contrast, rule)
 

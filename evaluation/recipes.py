@@ -17,7 +17,7 @@ from .selection import ValueFeatures
 class Recipe:
     """One rule for all values: what is added, how strongly, when, and where.
 
-    `features` directions are summed, weighted by their contrast. With `gate` features a value, the addition acts only
+    `features` directions are summed, weighted by their scores. With `gate` features a value, the addition acts only
     on tokens where such a feature, of any value, is active: on the object, wherever it is.
     """
 
@@ -42,7 +42,7 @@ class Recipe:
 def feature_plan(dictionary: Dictionary, found: ValueFeatures, value: str, recipe: Recipe) -> Plan:
     """Steer towards a value with dictionary features alone."""
     chosen = found.top(value, recipe.features)
-    weights = found.contrast[found.values.index(value), chosen].clamp_min(1e-6)
+    weights = found.score[found.values.index(value), chosen].clamp_min(1e-6)
     directions = torch.stack([F.normalize(dictionary.direction(f), dim=0) for f in chosen])
     return direction_plan(dictionary, found, weights @ directions, recipe)
 

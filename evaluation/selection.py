@@ -1,37 +1,42 @@
-"""Which features of a dictionary speak for which value of a factor: found from captions alone."""
+"""Which features of a dictionary speak for which value of a factor, by the pictures of training captions."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from ..demo.scenes import FACTORS
+from ..demo.measure import measure, object_tokens
+from ..demo.scenes import FACTORS, GRID
 from ..dictionaries import Dictionary
 from ..residual import Plan, Site, Tap
 from ..training.capture import capture, collect
-from ..training.sampling import FluxPipeline, Sampling, run_batches
+from ..training.sampling import Sampling, run_batches
 from .cases import Case, sample_cases
+
+if TYPE_CHECKING:
+    from ..training.sampling import FluxPipeline
 
 
 @dataclass(frozen=True)
 class ValueFeatures:
-    """How each feature's mean value under captions that name a value differs from that under all others.
+    """How well each feature tells the tokens of objects with one value of a factor from all other tokens.
 
-    `contrast` is float32 `[n_values, n_features]`, in units of strength: it is how far, along the feature's direction
-    and as a share of the site's scale, naming the value moves an average token.
+    `score` is the F1 of "the feature is active" as a guess at that, float32 `[n_values, n_features]`.
     """
 
     values: tuple[str, ...]
-    contrast: Tensor
+    score: Tensor
     density: Tensor
     """Share of tokens on which each feature is active `[n_features]`."""
 
     def top(self, value: str, count: int) -> list[int]:
-        """The `count` features that naming a value raises most."""
-        return self.contrast[self.values.index(value)].topk(count).indices.tolist()
+        """The `count` features that tell a value best."""
+        return self.score[self.values.index(value)].topk(count).indices.tolist()
 
     def everyone(self, count: int) -> tuple[int, ...]:
         """The `count` top features of every value, each once."""
@@ -41,32 +46,37 @@ class ValueFeatures:
 def find_value_features(
     pipeline: FluxPipeline, dictionary: Dictionary, cases: Sequence[Case], factor: str, sampling: Sampling
 ) -> ValueFeatures:
-    """Draw the cases, which all name the factor, and contrast the features' mean values over tokens and steps."""
+    """Draw the cases, read the pictures, and score features on the tokens of all their steps.
+
+    Where the object is and what value it has is read from the finished picture; unreadable ones count as background.
+    """
     values = FACTORS[factor]
     tap = Tap(Site.parse(dictionary.site), dictionary)
-    total = torch.zeros(len(values), dictionary.n_features)
+    hits, size = torch.zeros(len(values), dictionary.n_features), torch.zeros(len(values))
     active, tokens = torch.zeros(dictionary.n_features), 0
-    count = torch.zeros(len(values))
-    lengths = dictionary.decoder.float().norm(dim=1)
     captions, seeds = [case.caption for case in cases], [case.seed for case in cases]
-    done = 0
-    for _, run in run_batches(pipeline, captions, seeds, sampling, Plan([tap])):
-        assert run is not None and dictionary.scale is not None
-        rows = len(run.records[tap][0].batch_rows)
-        named = torch.tensor([values.index(case.named[factor]) for case in cases[done : done + rows]])
+    for output, run in run_batches(pipeline, captions, seeds, sampling, Plan([tap]), output_type="np"):
+        assert run is not None
+        shows = torch.stack([_value_of_tokens(picture, factor) for picture in (output * 255).round().astype(np.uint8)])
         for record in run.records[tap]:
             assert record.code is not None
-            amount = record.code.values / dictionary.scale.at(record.moment.sigma)
-            picture = torch.zeros(rows, dictionary.n_features)
-            picture.scatter_add_(1, record.code.indices.flatten(1), amount.flatten(1))
-            total.index_add_(0, named, picture / amount.shape[1])
-            count.index_add_(0, named, torch.ones(rows))
-            active += torch.bincount(record.code.indices[amount != 0], minlength=dictionary.n_features)
-            tokens += amount.shape[0] * amount.shape[1]
-        done += rows
-    mean = total / count[:, None]
-    others = (mean.sum(0) - mean) / (len(values) - 1)
-    return ValueFeatures(values, (mean - others) * lengths, active / tokens)
+            fires = record.code.values > 0
+            active += torch.bincount(record.code.indices[fires], minlength=dictionary.n_features)
+            tokens += shows.numel()
+            for i in range(len(values)):
+                own = shows == i
+                size[i] += own.sum()
+                hits[i] += torch.bincount(record.code.indices[fires & own[..., None]], minlength=dictionary.n_features)
+    return ValueFeatures(values, 2 * hits / (active + size[:, None]).clamp_min(1), active / tokens)
+
+
+def _value_of_tokens(picture: np.ndarray, factor: str) -> Tensor:
+    """For each token the number of the value its object shows, -1 off the object `[tokens]`."""
+    reading = measure(picture)
+    value = reading.factors[factor]
+    number = -1 if value is None else FACTORS[factor].index(value)
+    on = object_tokens(picture, reading) if reading.readable else np.zeros(GRID * GRID, bool)
+    return torch.from_numpy(np.where(on, number, -1))
 
 
 def find_text_directions(

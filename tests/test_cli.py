@@ -141,11 +141,34 @@ def test_the_demo_replaces_only_folders_that_a_demo_wrote(run, tmp_path):
     assert (tmp_path / "thesis.tex").read_text() == "precious"
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_a_folder_that_cannot_be_written_is_named(run, tmp_path):
-    tmp_path.chmod(0o500)
-    code, _, errors = run("train-sae", "--out", tmp_path / "x.safetensors")
+    locked = tmp_path / "locked"
+    locked.mkdir(mode=0o500)
+    if os.geteuid() == 0:  # permissions do not stop root, but no one can write here
+        locked = Path("/proc/sys")
+    code, _, errors = run("train-sae", "--out", locked / "x.safetensors")
+    assert code == 2 and "cannot be written" in errors and str(locked) in errors
+    code, _, errors = run("demo", "--out", locked / "output")
     assert code == 2 and "cannot be written" in errors
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError("disk full")])
+def test_an_interrupted_demo_keeps_what_is_finished_and_what_was_there(run, tmp_path, monkeypatch, error):
+    from fluxtionary.evaluation import demonstration
+
+    def stop(job, folder):
+        (folder / "double.1.img.safetensors").write_text("finished")
+        raise error
+
+    monkeypatch.setattr(demonstration.MainJob, "run", stop)
+    out = tmp_path / "output"
+    out.mkdir()
+    (out / "summary.json").write_text("the last run")
+    code, _, errors = run("demo", "--out", out, "--overwrite")
+    assert code == (130 if error is KeyboardInterrupt else 2) and "output.unfinished" in errors
+    assert (tmp_path / "output.unfinished" / "double.1.img.safetensors").read_text() == "finished"
+    assert (out / "summary.json").read_text() == "the last run"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["output", "output.unfinished"]
 
 
 def test_prompts_are_checked_before_anything_is_loaded(run, tmp_path):

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from diffusers import FluxPipeline
 from torch import Tensor
 
 from ..residual import Plan, Site, Tap
 from .sampling import Sampling, run_batches, text_length
+
+if TYPE_CHECKING:
+    from diffusers import FluxPipeline
 
 
 class Tokens(NamedTuple):

@@ -71,7 +71,7 @@ class Trainer:
         self.decoder_bias = torch.zeros(d_model, requires_grad=True)
         self.weights = [self.decoder, self.encoder, self.encoder_bias, self.decoder_bias]
         rate = config.learning_rate or 2e-4 / (config.features / 2**14) ** 0.5
-        self.optimizer = torch.optim.Adam(self.weights, lr=rate, betas=(0.9, 0.999), eps=1e-8)
+        self.optimizer = torch.optim.Adam(self.weights, lr=rate, betas=(0.9, 0.999), eps=1e-8, fused=True)
         self.steps = max(config.tokens // config.batch, 1)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self._rate)
         self.silent = torch.zeros(config.features, dtype=torch.long)  # tokens since last active
@@ -83,7 +83,8 @@ class Trainer:
     def step(self, x: Tensor) -> tuple[float, float]:
         """One optimizer step on plain activations `[batch, d_model]`; returns its FVU and L0."""
         x = self.normalization.apply(x)
-        before = F.linear(x - self.decoder_bias, self.encoder, self.encoder_bias)
+        # encoder @ (x - decoder_bias) + encoder_bias, so written that backward needs no gradient of the size of x
+        before = F.linear(x, self.encoder, self.encoder_bias - self.encoder @ self.decoder_bias)
         values, indices = before.topk(self.config.k, dim=-1, sorted=False)
         values = torch.relu(values)
         error = x - self.decoder_bias - _decode(values, indices, self.decoder)

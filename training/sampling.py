@@ -6,17 +6,17 @@ from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import diffusers
 import numpy as np
 import torch
-import transformers
-from diffusers import FluxPipeline, FluxTransformer2DModel
 
 from ..demo import files
 from ..residual import Plan, Run
 from ..residual.diffusers_host import attach
+
+if TYPE_CHECKING:  # loading diffusers takes seconds, which `--help` and mistyped options need not wait for
+    from diffusers import FluxPipeline
 
 
 class ModelError(ValueError):
@@ -27,7 +27,7 @@ class ModelError(ValueError):
 class Sampling:
     """How pictures are drawn."""
 
-    steps: int = 8
+    steps: int = 16
     """Steps of the flow sampler."""
     height: int = 128
     """Picture height in pixels."""
@@ -46,13 +46,23 @@ DEMO_MODELS = {"demo": "base", "demo-small": "small"}
 
 
 def load_pipeline(model: str, dtype: torch.dtype = torch.float32) -> FluxPipeline:
-    """`demo`, `demo-small`, a folder that `FluxPipeline` can load, or a hub id where there is a network."""
+    """`demo`, `demo-small`, a folder that `FluxPipeline` can load, or a hub id where there is a network.
+
+    The demo models come with the `RenewingScheduler`, any other with the scheduler it was saved with.
+    """
+    import diffusers
+    import transformers
+
+    from ..demo.scheduler import RenewingScheduler
+
     diffusers.utils.logging.disable_progress_bar()
     transformers.utils.logging.disable_progress_bar()
     if model in DEMO_MODELS:
         pipeline = _from_pretrained(files.PIPELINE, dtype)
+        pipeline.scheduler = RenewingScheduler.from_config(pipeline.scheduler.config)
         if DEMO_MODELS[model] == "small":
-            pipeline.transformer = FluxTransformer2DModel.from_pretrained(files.SMALL_TRANSFORMER, dtype=dtype)
+            small = diffusers.FluxTransformer2DModel.from_pretrained(files.SMALL_TRANSFORMER, dtype=dtype)
+            pipeline.transformer = small
     else:
         pipeline = _from_pretrained(model, dtype)
     pipeline.set_progress_bar_config(disable=True)
@@ -61,6 +71,8 @@ def load_pipeline(model: str, dtype: torch.dtype = torch.float32) -> FluxPipelin
 
 
 def _from_pretrained(source: str | Path, dtype: torch.dtype) -> FluxPipeline:
+    from diffusers import FluxPipeline
+
     try:
         return FluxPipeline.from_pretrained(source, dtype=dtype)
     except (OSError, ValueError) as error:

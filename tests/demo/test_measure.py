@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from fluxtionary.demo.measure import measure
-from fluxtionary.demo.scenes import draw, sample_scenes
+from fluxtionary.demo.measure import measure, object_tokens
+from fluxtionary.demo.scenes import BACKGROUNDS, Scene, draw, sample_scenes, token_coverage
 
 RNG = np.random.default_rng(0)
 
@@ -63,6 +63,33 @@ def test_blends_of_two_scenes_are_unreadable(weight):
 def test_half_an_object_or_two_are_unreadable():
     left, right = (draw(scene) for scene in sample_scenes(2, 14, "test"))
     assert not measure(np.concatenate([left[:, :64], right[:, 64:]], axis=1)).readable
+
+
+def test_an_object_of_no_known_shape_still_has_a_color_and_a_place():
+    picture = draw(Scene("red", "circle", "large", "top left", "white"))
+    picture[32:64, 32:64] = BACKGROUNDS["white"]  # three quarters of a circle
+    reading = measure(picture)
+    assert reading == ("red", None, "large", "top left", "white") and reading.readable
+
+
+def test_two_objects_of_one_color_are_unreadable():
+    pictures = [draw(Scene("red", shape, "small", "left", "white")) for shape in ("circle", "square")]
+    two = np.concatenate([pictures[0][:, :64], pictures[1][:, :64]], axis=1)
+    assert measure(pictures[0]).readable and not measure(two).readable
+
+
+@pytest.mark.parametrize("shift", [0, 16])
+def test_an_object_between_two_places_has_no_position(shift):
+    picture = np.roll(draw(Scene("red", "square", "small", "left", "white")), shift, axis=1)
+    assert measure(picture) == ("red", "square", "small", None if shift else "left", "white")
+
+
+def test_object_tokens_are_those_the_object_covers():
+    for scene in sample_scenes(50, 15, "test"):
+        picture = draw(scene)
+        found = object_tokens(picture, measure(picture)).reshape(8, 8)
+        covered = token_coverage(scene)
+        assert found[covered > 0.6].all() and not found[covered < 0.4].any()
 
 
 def test_a_picture_of_another_size_is_refused():

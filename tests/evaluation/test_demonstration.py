@@ -1,6 +1,7 @@
 """The main job through the command line: what it writes, and (long) that its figures reach the project's bars."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from fluxtionary.dictionaries import load_dictionary
 SMALL = {
     "adherence-cases": 8,
     "targets": 16,
+    "compared": 8,
     "against": 8,
     "search": 8,
     "naming": 2,
@@ -81,7 +83,8 @@ def test_others_can_score_every_judged_picture(small):
 def test_the_report_stands_on_its_own_files(small):
     out, _ = small
     page = (out / "report.html").read_text()
-    assert "nan %" not in page and "nan%" not in page
+    text = re.sub(r'"data:[^"]*"', "", page)
+    assert not re.search(r"\bnan\b|\bNone\b|\{\{", text, re.IGNORECASE)
     assert all((out / name).exists() for name in ("before-after.png", "double.1.img.safetensors"))
     sources = [part.split('"')[0] for part in page.split('src="')[1:]]
     assert all(source.startswith("data:") or (out / source).exists() for source in sources)
@@ -103,7 +106,7 @@ def test_the_dictionary_reaches_the_bars(whole):
 
 
 @pytest.mark.long
-@pytest.mark.xfail(reason="the demo Flux needs longer training: captions that leave much open come out malformed")
+@pytest.mark.xfail(reason="not reached yet: shapes and backgrounds of open captions, and how often steering succeeds")
 def test_the_model_and_steering_reach_the_bars(whole):
     adherence, steering = whole["demo_flux"]["adherence"], whole["steering"]
     least = {"color": 0.97, "background": 0.97, "shape": 0.90, "position": 0.95}
