@@ -66,7 +66,7 @@ def test_the_seed_moves_the_object_a_little():
     assert not np.array_equal(draw(scene[0]), draw(scene[1]))
     for one in scene:
         x, y, radius = one.placement
-        assert abs(x - 64) <= 2 and abs(y - 64) <= 2 and abs(radius / 18 - 1) <= 0.04
+        assert abs(x - 64) <= 1 and abs(y - 64) <= 1 and abs(radius / 15 - 1) <= 0.03
 
 
 @pytest.mark.parametrize("shape", SHAPES)

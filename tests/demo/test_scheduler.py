@@ -39,7 +39,7 @@ def test_a_picture_does_not_depend_on_its_batch(renewing, draw):
 def test_each_step_renews_its_share_of_the_noise():
     scheduler = RenewingScheduler(shift=1.0)
     scheduler.set_timesteps(4)
-    sample = torch.randn(2, 50, 64, generator=torch.Generator().manual_seed(0))
+    sample = torch.randn(2, 500, 64, generator=torch.Generator().manual_seed(0))
     clean = torch.ones_like(sample)
     noises = [sample]
     for t in scheduler.timesteps[:3]:
