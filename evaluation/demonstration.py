@@ -52,7 +52,7 @@ class Demonstration:
     """Held-out tokens that the dictionary is measured on."""
     sampling: Sampling = field(default_factory=Sampling)
     sae: SAETraining = field(
-        default_factory=lambda: SAETraining(tokens=2_000_000, batch=512, learning_rate=2e-3, reuse=3.0)
+        default_factory=lambda: SAETraining(tokens=1_400_000, batch=512, learning_rate=2e-3, reuse=3.0)
     )
 
 
