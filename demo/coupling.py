@@ -1,11 +1,13 @@
-"""Which noise is trained towards which scene: the noise decides what a caption leaves open of the layout.
+"""Which noise is trained towards which scene: the noise is to decide what a caption leaves open of the layout.
 
-With independent noise a flow of this size, asked for "a red shape" only, starts towards all places and shapes at once
-and glues parts of several together. Here the first noise settles the layout, as it largely does in big models. It is
-read as a very noisy picture: a factor that the caption leaves open takes the value whose mean picture looks most like
-the noise, so that every pair of caption and noise has one layout to go to. The noise itself stays Gaussian. (A
+It is read as a very noisy picture: a factor that the caption leaves open takes the value whose mean picture looks most
+like the noise, so that a pair of caption and noise has one layout to go to. The noise itself stays Gaussian. (A
 data-dependent coupling, Albergo et al. 2024, arXiv 2310.03725, in the manner of optimal-transport couplings, Pooladian
-et al. 2023, arXiv 2304.14772.) Color takes no part: left open, it is decided on the way, and naming it moves nothing.
+et al. 2023, arXiv 2304.14772.) Color takes no part: left open, it is decided on the way.
+
+The shipped model took up only a part of this: on some 30 validation captions that left a factor open, .62 of backgrounds,
+.35 of positions, .57 of sizes and .19 of shapes were those of the noise. No model was trained without, so whether
+it helps is not known.
 """
 
 from __future__ import annotations

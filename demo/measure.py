@@ -15,7 +15,7 @@ from scipy import ndimage
 from .scenes import BACKGROUNDS, CENTERS, COLORS, GRID, POSITIONS, RADII, SHAPES, SIZE, edge_distance, shape_coverage
 
 COLOR_TOLERANCE = 0.18
-"""Largest RGB distance (channels in [0, 1]) from a named colour; about half the distance between the closest two."""
+"""Largest RGB distance (channels in [0, 1]) from a named color; about half the distance between the closest two."""
 ONE_OBJECT = 0.95
 """Smallest share of the object's pixels that must hang together."""
 FIT = 0.80

@@ -41,7 +41,7 @@ SHAPES = ("circle", "square", "triangle", "cross", "ring")
 RADII = {"small": 15.0, "large": 25.0}
 CENTERS = (32.0, 64.0, 96.0)
 """Two tokens apart, and on a corner of four: a small object fills 2x2 tokens, a large one 4x4, the same way at every
-position. Off this lattice the demo Flux, at its size, glued quarters of different shapes together."""
+position, so that the demo Flux need not learn each shape nine times."""
 POSITIONS = {
     "top left": (0, 0),
     "top": (1, 0),

@@ -17,8 +17,8 @@ RENEWAL = 0.5
 class RenewingScheduler(FlowMatchEulerDiscreteScheduler):
     """Euler's method on the flow, with part of the noise drawn anew after each step.
 
-    A flow of this size cannot always mend along a straight path what it began badly; with some fresh noise it can. The
-    noise comes from generators that each picture's own first latents seed, never from torch's global state: equal
+    What was begun badly can then be mended on the way: of 160 validation captions .956 could be read, .938 with plain
+    Euler (16 steps), a difference within chance. The noise comes from generators that each picture's own first latents seed, never from torch's global state: equal
     captions and seeds give equal pictures, to the bit, and one picture of a batch does not depend on the others.
     """
 
