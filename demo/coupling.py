@@ -5,9 +5,9 @@ like the noise, so that a pair of caption and noise has one layout to go to. The
 data-dependent coupling, Albergo et al. 2024, arXiv 2310.03725, in the manner of optimal-transport couplings, Pooladian
 et al. 2023, arXiv 2304.14772.) Color takes no part: left open, it is decided on the way.
 
-The shipped model took up only a part of this: on some 30 validation captions that left a factor open, .62 of backgrounds,
-.35 of positions, .57 of sizes and .19 of shapes were those of the noise. No model was trained without, so whether
-it helps is not known.
+After its base stage the shipped model had taken up only a part of this: on some 30 validation captions that left a
+factor open, .62 of backgrounds, .35 of positions, .57 of sizes and .19 of shapes were those of the noise. No model was
+trained without, so whether it helps is not known.
 """
 
 from __future__ import annotations
