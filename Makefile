@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 export TOKENIZERS_PARALLELISM := false
 export HF_HUB_OFFLINE := 1
 
-.PHONY: install demo test test-all check clean
+.PHONY: install demo test test-all host-record check clean
 
 install: $(VENV)/.installed
 
@@ -24,6 +24,10 @@ check: install
 
 test: check
 	$(BIN)/pytest -m "not long" --timeout 300
+
+# the record that docs/host-run.json keeps of the last run in a real ComfyUI
+host-record: install
+	$(BIN)/pytest tests/host --record docs/host-run.json
 
 test-all: install
 	$(BIN)/pytest -m long --timeout 1500

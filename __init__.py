@@ -4,3 +4,15 @@ This file is what both `import fluxtionary` and ComfyUI load first, so it import
 """
 
 __version__ = "0.1.0"
+
+WEB_DIRECTORY = "./web"
+
+
+async def comfy_entrypoint():
+    """What ComfyUI calls to get the nodes."""
+    from .nodes.load_dictionary import register_folder
+
+    register_folder()
+    from .nodes import Fluxtionary
+
+    return Fluxtionary()

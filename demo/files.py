@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from .captions import TEXT_TOKENS, WORDS
 
@@ -17,7 +18,8 @@ PIPELINE = MODELS / "flux"
 SMALL_TRANSFORMER = MODELS / "flux-small" / "transformer"
 """The smaller transformer; it shares the text encoders and the VAE of `PIPELINE`, so only its size differs."""
 
-DICTIONARY = MODELS / "double.1.img.safetensors"
+DICTIONARIES = MODELS / "dictionaries"
+DICTIONARY = DICTIONARIES / "demo-flux.double.1.img.safetensors"
 """A dictionary of `PIPELINE`'s image stream, trained by `fluxtionary demo`."""
 
 PAD, EOS, UNKNOWN, BOS = "<pad>", "</s>", "<unk>", "<s>"
@@ -27,7 +29,7 @@ TRANSFORMER = {
     "base": {"num_attention_heads": 6, "num_layers": 2, "num_single_layers": 4},
     "small": {"num_attention_heads": 4, "num_layers": 2, "num_single_layers": 2},
 }
-TRANSFORMER_COMMON = {
+TRANSFORMER_COMMON: dict[str, Any] = {
     "patch_size": 1,
     "in_channels": 64,
     "attention_head_dim": 32,
@@ -36,7 +38,7 @@ TRANSFORMER_COMMON = {
     "pooled_projection_dim": 64,
     "guidance_embeds": False,
 }
-T5 = {
+T5: dict[str, Any] = {
     "vocab_size": len(VOCABULARY),
     "d_model": 128,
     "d_kv": 32,
@@ -48,7 +50,7 @@ T5 = {
     "pad_token_id": VOCABULARY[PAD],
     "eos_token_id": VOCABULARY[EOS],
 }
-CLIP = {
+CLIP: dict[str, Any] = {
     "vocab_size": len(VOCABULARY),
     "hidden_size": 64,
     "intermediate_size": 128,

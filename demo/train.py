@@ -35,11 +35,7 @@ class DemoTraining:
     scenes: int = 8192
     """Scenes of the train split that the transformers learn from."""
     base: FluxTraining = field(default_factory=FluxTraining)
-    finish: FluxTraining = field(
-        default_factory=lambda: FluxTraining(steps=1100, learning_rate=5e-4, muon_rate=0.007, free=0, seed=1)
-    )
-    """A second, gentler pass over the base transformer."""
-    small: FluxTraining = field(default_factory=lambda: FluxTraining(steps=1200, free=300))
+    small: FluxTraining = field(default_factory=lambda: FluxTraining(steps=3000))
 
 
 def train(config: DemoTraining) -> None:
@@ -68,8 +64,6 @@ def train(config: DemoTraining) -> None:
     pipeline = new_pipeline(new_transformer("base"), vae)
     checkpoint = config.work / "base.ckpt"
     seconds["base"] = train_flux(pipeline, config.base, scenes, latents, checkpoint, train_text=True)
-    checkpoint = config.work / "finish.ckpt"
-    seconds["finish"] = train_flux(pipeline, config.finish, scenes, latents, checkpoint, train_text=True)
     save(pipeline, config.out / "flux")
 
     torch.manual_seed(config.small.seed)
@@ -82,7 +76,7 @@ def train(config: DemoTraining) -> None:
         "seconds": {stage: round(value) for stage, value in seconds.items()},
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
-        **{stage: asdict(getattr(config, stage)) for stage in ("vae", "base", "finish", "small")},
+        **{stage: asdict(getattr(config, stage)) for stage in ("vae", "base", "small")},
     }
     (config.out / "training.json").write_text(json.dumps(record, indent=2) + "\n")
     print(f"trained in {', '.join(f'{stage} {value / 60:.0f} min' for stage, value in seconds.items())}")

@@ -17,8 +17,7 @@ import torch
 from diffusers import AutoencoderTiny, FluxPipeline
 from tqdm import tqdm
 
-from .captions import TEXT_TOKENS
-from .coupling import Coupling
+from .captions import STYLES, TEXT_TOKENS, caption_of, random_names
 from .scenes import GRID, Scene, draw
 from .train_vae import to_tensor
 
@@ -27,7 +26,7 @@ from .train_vae import to_tensor
 class FluxTraining:
     """How a demo Flux transformer is trained."""
 
-    steps: int = 7000
+    steps: int = 6500
     """Optimizer steps."""
     batch: int = 64
     """Scenes a step."""
@@ -41,12 +40,10 @@ class FluxTraining:
     """Mean of the logit of sigma: above 0, because what a caption leaves open is decided early, at high sigma."""
     time_spread: float = 1.2
     """Its deviation."""
-    start: float = 0.08
-    """Share of examples at sigma 1, where sampling starts and the layout is settled."""
+    start: float = 0.04
+    """Share of examples at sigma 1, where sampling starts."""
     full: float = 0.3
     """Share of captions that name every factor; a tenth name none, the others each factor by the toss of a coin."""
-    free: int = 3250
-    """First steps, in which noise and scene are independent; after them the noise decides the open layout."""
     save_every: int = 250
     """Steps between checkpoints."""
     seed: int = 0
@@ -79,6 +76,12 @@ def encode_scenes(vae: AutoencoderTiny, scenes: list[Scene], batch: int = 16) ->
 
 def _tokens(tokenizer, captions: list[str]) -> torch.Tensor:
     return tokenizer(captions, padding="max_length", max_length=TEXT_TOKENS, return_tensors="pt").input_ids
+
+
+def _caption(scene: Scene, rng: np.random.Generator, full: float) -> str:
+    names = random_names(rng, full)
+    named = {name: value for name, value in scene.factors.items() if name in names}
+    return caption_of(named, STYLES[int(rng.random() < 0.3)])
 
 
 def _optimizers(pipeline: FluxPipeline, config: FluxTraining, train_text: bool):
@@ -129,14 +132,16 @@ def train_flux(
             weight.data.copy_(state["weights"][name])
         for part, saved in zip([*optimizers, *schedules], state["optimizers"], strict=True):
             part.load_state_dict(saved)
-    coupling = Coupling(scenes, latents)
     ids, text_ids = image_ids(), torch.zeros(TEXT_TOKENS, 3)
     progress = tqdm(range(first, config.steps), initial=first, total=config.steps, desc="Flux", mininterval=10)
     smooth = None
     for step in progress:
         rng = np.random.default_rng([config.seed, step])
         generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
-        clean, noise, captions = coupling.batch(config.batch, rng, generator, config.full, step < config.free)
+        chosen = rng.integers(len(scenes), size=config.batch)
+        captions = [_caption(scenes[i], rng, config.full) for i in chosen]
+        clean = latents[chosen].float()
+        noise = torch.randn(clean.shape, generator=generator)
         logit = config.time_mean + config.time_spread * torch.randn(config.batch, generator=generator)
         sigma = logit.sigmoid()
         sigma[: round(config.start * config.batch)] = 1.0

@@ -24,35 +24,33 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ValueFeatures:
-    """How well each feature tells the tokens of objects with one value of a factor from all other tokens.
+    """How much more each feature fires on objects with one value of a factor than on objects with another.
 
-    `score` is the F1 of "the feature is active" as a guess at that, float32 `[n_values, n_features]`.
+    `contrast` is its mean activation on the tokens of objects with the value, minus the mean over the other values of
+    the same, float32 `[n_values, n_features]`: the contrastive mean difference of arXiv 2505.03189, section 3, in the
+    dictionary's own coordinates.
     """
 
     values: tuple[str, ...]
-    score: Tensor
+    contrast: Tensor
     density: Tensor
     """Share of tokens on which each feature is active `[n_features]`."""
 
     def top(self, value: str, count: int) -> list[int]:
-        """The `count` features that tell a value best."""
-        return self.score[self.values.index(value)].topk(count).indices.tolist()
-
-    def everyone(self, count: int) -> tuple[int, ...]:
-        """The `count` top features of every value, each once."""
-        return tuple(dict.fromkeys(feature for value in self.values for feature in self.top(value, count)))
+        """The `count` features that speak most for a value."""
+        return self.contrast[self.values.index(value)].topk(count).indices.tolist()
 
 
 def find_value_features(
     pipeline: FluxPipeline, dictionary: Dictionary, cases: Sequence[Case], factor: str, sampling: Sampling
 ) -> ValueFeatures:
-    """Draw the cases, read the pictures, and score features on the tokens of all their steps.
+    """Draw the cases, read the pictures, and compare features on the tokens of their objects, over all steps.
 
-    Where the object is and what value it has is read from the finished picture; unreadable ones count as background.
+    Where the object is and what value it has is read from the finished picture; unreadable ones do not count.
     """
     values = FACTORS[factor]
     tap = Tap(Site.parse(dictionary.site), dictionary)
-    hits, size = torch.zeros(len(values), dictionary.n_features), torch.zeros(len(values))
+    amount, size = torch.zeros(len(values), dictionary.n_features), torch.zeros(len(values), 1)
     active, tokens = torch.zeros(dictionary.n_features), 0
     captions, seeds = [case.caption for case in cases], [case.seed for case in cases]
     for output, run in run_batches(pipeline, captions, seeds, sampling, Plan([tap]), output_type="np"):
@@ -60,14 +58,16 @@ def find_value_features(
         shows = torch.stack([_value_of_tokens(picture, factor) for picture in (output * 255).round().astype(np.uint8)])
         for record in run.records[tap]:
             assert record.code is not None
-            fires = record.code.values > 0
-            active += torch.bincount(record.code.indices[fires], minlength=dictionary.n_features)
+            code = record.code
+            active += torch.bincount(code.indices[code.values != 0], minlength=dictionary.n_features)
             tokens += shows.numel()
             for i in range(len(values)):
                 own = shows == i
                 size[i] += own.sum()
-                hits[i] += torch.bincount(record.code.indices[fires & own[..., None]], minlength=dictionary.n_features)
-    return ValueFeatures(values, 2 * hits / (active + size[:, None]).clamp_min(1), active / tokens)
+                amount[i].index_add_(0, code.indices[own].flatten(), code.values[own].flatten().float())
+    mean = amount / size.clamp_min(1)
+    others = (mean.sum(0) - mean) / (len(values) - 1)
+    return ValueFeatures(values, mean - others, active / tokens)
 
 
 def _value_of_tokens(picture: np.ndarray, factor: str) -> Tensor:

@@ -4,7 +4,7 @@ This room stands on `dictionaries` alone. Only `diffusers_host` and `comfy_host`
 """
 
 from .edits import Ablate, Add, Clamp, Gate, Record, Tap
-from .moment import ALWAYS, Moment, PlanError, Window
+from .moment import ALWAYS, Moment, PlanError, Row, Window
 from .plan import Plan, Run
 from .site import Site, SiteError
 
@@ -18,6 +18,7 @@ __all__ = [
     "Plan",
     "PlanError",
     "Record",
+    "Row",
     "Run",
     "Site",
     "SiteError",

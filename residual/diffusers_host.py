@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .moment import Moment
+from .moment import Moment, Row
 from .plan import Plan, Run
 from .site import Site
 
@@ -115,7 +115,8 @@ class _Call:
         batch = given["hidden_states"].shape[0]
         self.image_tokens = len(own)
         self.text_tokens = given["encoder_hidden_states"].shape[1]
-        self.moment = Moment(float(given["timestep"].reshape(-1)[0]), (role,) * batch, grid)
+        rows = tuple(Row(role, picture) for picture in range(batch))
+        self.moment = Moment(float(given["timestep"].reshape(-1)[0]), rows, grid)
 
 
 def _hook(transformer: Any, site: Site, run: Run, call: _Call) -> Any:

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..dictionaries import Dictionary, Scale, SparseCode
-from .moment import ALWAYS, Moment, PlanError, Window
+from .moment import ALWAYS, WHOLE, Area, Moment, PlanError, Window
 from .site import Site
 
 Rows = Literal["cond", "uncond", "both"]
@@ -51,7 +51,7 @@ class Place:
         """The batch rows it acts on, as indices, or None where it does not act at all."""
         if not self.window.holds(moment.sigma):
             return None
-        chosen = [i for i, row in enumerate(moment.rows) if self.rows in ("both", row)]
+        chosen = [i for i, row in enumerate(moment.rows) if self.rows in ("both", row.role)]
         return torch.tensor(chosen) if chosen else None
 
 
@@ -165,14 +165,17 @@ class Record:
     code: SparseCode | None = None
 
 
-def token_mask(mask: Tensor, moment: Moment) -> Tensor:
-    """A picture mask `[h, w]` or `[batch, h, w]` on the token grid: `[1 or batch, tokens]`, area-averaged."""
+def token_mask(mask: Tensor, grid: tuple[int, int], area: Area = WHOLE) -> Tensor:
+    """A picture mask `[h, w]` or `[masks, h, w]` on a token grid that lies in an area of it: `[masks, tokens]`.
+
+    Each token gets the mean of the mask over its own part of the picture.
+    """
     full = mask.float().reshape(-1, *mask.shape[-2:])
     height, width = full.shape[-2:]
-    top, left, tall, wide = moment.area
+    top, left, tall, wide = area
     rows = slice(round(top * height), max(round((top + tall) * height), round(top * height) + 1))
     columns = slice(round(left * width), max(round((left + wide) * width), round(left * width) + 1))
-    return F.interpolate(full[:, None, rows, columns], size=moment.grid, mode="area").flatten(1)
+    return F.interpolate(full[:, None, rows, columns], size=grid, mode="area").flatten(1)
 
 
 class SitePass:
@@ -197,25 +200,17 @@ class SitePass:
         """How much an edit acts on each token of some rows `[rows, tokens]`; None for everywhere alike."""
         weight = None
         if edit.mask is not None:
-            weight = token_mask(edit.mask, self.moment).to(self.incoming.device)
-            if len(weight) > 1:
-                # a batch of masks goes with the pictures of the batch, the same for cond and uncond rows
-                weight = weight[self._picture_of(rows, len(weight))]
-            weight = weight.expand(len(rows), -1)
+            acted = [self.moment.rows[i] for i in rows.tolist()]
+            tokens = {area: token_mask(edit.mask, self.moment.grid, area) for area in {row.area for row in acted}}
+            # a batch of masks goes with the pictures of the batch, and is repeated where it is shorter
+            chosen = [tokens[row.area][row.picture % len(tokens[row.area])] for row in acted]
+            weight = torch.stack(chosen).to(self.incoming.device)
         if edit.gate is not None:
             code = self.code(edit.gate.dictionary)
             value = torch.stack([code.coefficient(feature) for feature in edit.gate.features]).sum(0)
             opened = (value > edit.gate.threshold)[rows].float()
             weight = opened if weight is None else weight * opened
         return weight
-
-    def _picture_of(self, rows: Tensor, masks: int) -> Tensor:
-        seen: dict[str, int] = {}
-        number = []
-        for row in self.moment.rows:
-            number.append(seen.get(row, 0) % masks)
-            seen[row] = seen.get(row, 0) + 1
-        return torch.tensor(number)[rows]
 
     def add(self, edit: Add, x: Tensor, scale: Scale | float) -> Tensor:
         """The stream after an `Add`; the delta is computed in float32 and cast back."""

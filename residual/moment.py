@@ -11,20 +11,36 @@ class PlanError(ValueError):
     """A plan that cannot mean anything, or not on this model."""
 
 
+Area = tuple[float, float, float, float]
+WHOLE: Area = (0.0, 0.0, 1.0, 1.0)
+
+
+class Row(NamedTuple):
+    """What one row of a batch is.
+
+    Attributes:
+        role: `"cond"` or `"uncond"`.
+        picture: the number of its picture in the batch; cond and uncond rows share it.
+        area: where the row lies in its picture: top, left, height, width as shares of it.
+    """
+
+    role: str
+    picture: int = 0
+    area: Area = WHOLE
+
+
 class Moment(NamedTuple):
     """What is known when a site is reached.
 
     Attributes:
         sigma: noise level in [0, 1], 1 being pure noise.
-        rows: `"cond"` or `"uncond"` for each batch row.
+        rows: what each batch row is.
         grid: token rows and columns of the image stream.
-        area: where that grid lies in the picture: top, left, height, width as shares of it.
     """
 
     sigma: float
-    rows: tuple[str, ...]
+    rows: tuple[Row, ...]
     grid: tuple[int, int]
-    area: tuple[float, float, float, float] = (0.0, 0.0, 1.0, 1.0)
 
 
 class Window(NamedTuple):

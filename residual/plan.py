@@ -69,6 +69,7 @@ class Run:
         self.plan = plan
         self.records: dict[Tap, list[Record]] = {item: [] for item in plan if isinstance(item, Tap)}
         self._measured: dict[Add, float] = {}
+        self._met: set[Item] = set()
 
     def visit(self, site: Site, x: Tensor, moment: Moment) -> Tensor:
         """Let the plan's items at a site act on `x [batch, tokens, d_model]`; returns the stream that goes on.
@@ -79,6 +80,8 @@ class Run:
         for item in self.plan:
             if item.site != site:
                 continue
+            if item.window.holds(moment.sigma):
+                self._met.add(item)
             if isinstance(item, Tap):
                 if (record := visit.record(item, x)) is not None:
                     self.records[item].append(record)
@@ -87,6 +90,10 @@ class Run:
             else:
                 x = visit.clamp(item, x)
         return x
+
+    def idle(self) -> list[Item]:
+        """Items whose window met no step so far."""
+        return [item for item in self.plan if item not in self._met]
 
     def _scale(self, item: Add, visit: SitePass) -> Scale | float:
         if item.scale is not None:

@@ -80,3 +80,7 @@ def draw():
             ).images
 
     return run
+
+
+def pytest_addoption(parser):
+    parser.addoption("--record", metavar="FILE", help="write what the ComfyUI tests showed to a JSON file")

@@ -14,14 +14,18 @@ STANDS_ON = {
     "demo": {"dictionaries", "residual"},
     "training": {"dictionaries", "residual", "demo"},
     "evaluation": {"dictionaries", "residual", "demo", "training"},
+    "nodes": {"dictionaries", "residual", "demo"},
     "cli.py": {"dictionaries", "residual", "demo", "training", "evaluation"},
-    "__init__.py": set(),
+    "__init__.py": {"nodes"},
 }
 LIBRARIES = {
     "dictionaries": {"torch", "numpy", "safetensors"},
     "residual": {"torch", "numpy", "safetensors"},
+    "nodes": {"torch", "numpy", "safetensors"},
     "__init__.py": set(),
 }
+HOST = {"comfy", "comfy_api", "folder_paths"}
+KNOW_COMFYUI = {"residual/comfy_host.py"}
 HOST_NEUTRAL = {"demo/files.py", "demo/captions.py", "demo/scenes.py", "demo/measure.py", "demo/__init__.py"}
 
 
@@ -56,7 +60,27 @@ def test_a_room_stands_only_on_rooms_below_it(room):
 @pytest.mark.parametrize("room", LIBRARIES)
 def test_rooms_of_the_nodes_need_only_what_a_host_has(room):
     for path in modules(room):
-        assert imported(path)[1] <= LIBRARIES[room], path
+        assert imported(path)[1] - HOST <= LIBRARIES[room], path
+
+
+def test_only_the_nodes_and_one_module_know_comfyui():
+    for room in STANDS_ON.keys() - {"nodes"}:
+        for path in modules(room):
+            known = imported(path)[1] & HOST
+            assert not known or str(path.relative_to(ROOT)) in KNOW_COMFYUI, path
+
+
+def test_nodes_stand_on_the_host_neutral_half_of_the_demo_alone():
+    for path in modules("nodes"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.level == 2 and node.module.split(".")[0] == "demo":
+                names = [node.module.split(".")[1]] if "." in node.module else [alias.name for alias in node.names]
+                assert {f"demo/{name}.py" for name in names} <= HOST_NEUTRAL, path
+
+
+def test_the_package_s_own_file_imports_nodes_only_when_asked():
+    tree = ast.parse((ROOT / "__init__.py").read_text())
+    assert not [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
 
 
 def test_the_host_neutral_half_of_the_demo_knows_no_host():

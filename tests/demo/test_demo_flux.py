@@ -47,7 +47,7 @@ def test_the_small_one_differs_in_its_transformer_alone():
     assert all(p.dtype == torch.float32 for p in small.transformer.parameters())
 
 
-@pytest.mark.parametrize(("model", "always", "least"), [("demo", (), 0.85), ("demo-small", tuple(FACTORS), 0.6)])
+@pytest.mark.parametrize(("model", "always", "least"), [("demo", (), 0.9), ("demo-small", tuple(FACTORS), 0.9)])
 def test_it_draws_what_captions_say(model, always, least):
     found = adherence(judge(load_pipeline(model), sample_cases(48, 21, "test", always=always), Sampling()))
     assert min(found[name] for name in ("color", "background", "position")) >= least, found
@@ -88,9 +88,7 @@ def test_the_committed_dictionary_fits_it(demo_flux):
 
 def test_training_times_are_recorded():
     record = json.loads((files.MODELS / "training.json").read_text())
-    assert (
-        set(record["seconds"]) == {"vae", "latents", "base", "finish", "small"} and min(record["seconds"].values()) > 60
-    )
+    assert set(record["seconds"]) == {"vae", "latents", "base", "small"} and min(record["seconds"].values()) > 60
 
 
 def test_other_sizes_and_models_are_refused_with_a_hint(tmp_path):

@@ -3,7 +3,7 @@ import torch
 
 from fluxtionary.dictionaries import Scale
 from fluxtionary.dictionaries.scale import BINS
-from fluxtionary.residual import Ablate, Add, Clamp, Gate, Plan, PlanError, Site, SiteError, Tap, Window
+from fluxtionary.residual import Ablate, Add, Clamp, Gate, Plan, PlanError, Row, Site, SiteError, Tap, Window
 from fluxtionary.residual.diffusers_host import attach, percent_to_sigma
 
 from ..conftest import make_dictionary
@@ -118,7 +118,7 @@ def test_rows_tell_cond_from_uncond(random_flux, draw):
     with attach(random_flux, Plan([tap])) as run:
         draw(random_flux, **options)
     seen["plain"] = run.records[tap]
-    assert [record.moment.rows for record in seen["plain"]] == [("cond",), ("uncond",)]
+    assert [record.moment.rows for record in seen["plain"]] == [(Row("cond"),), (Row("uncond"),)]
     for rows in plan:
         with attach(random_flux, plan[rows]) as run:
             draw(random_flux, **options)

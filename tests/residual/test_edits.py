@@ -5,7 +5,7 @@ import torch
 
 from fluxtionary.dictionaries import FeatureError, Scale
 from fluxtionary.dictionaries.scale import BINS
-from fluxtionary.residual import Ablate, Add, Clamp, Gate, Moment, Plan, PlanError, Run, Site, Tap, Window
+from fluxtionary.residual import Ablate, Add, Clamp, Gate, Moment, Plan, PlanError, Row, Run, Site, Tap, Window
 from fluxtionary.residual.edits import token_mask
 
 from ..conftest import make_dictionary
@@ -13,7 +13,7 @@ from ..conftest import make_dictionary
 SITE = Site.parse("double.1.img")
 ONES = torch.ones(128)
 SCALE = Scale(torch.full((BINS,), 2.0))
-MOMENT = Moment(0.5, ("cond", "uncond"), (8, 8))
+MOMENT = Moment(0.5, (Row("cond"), Row("uncond")), (8, 8))
 
 
 def stream(dtype=torch.float32):
@@ -71,17 +71,34 @@ def test_masks_are_averaged_over_the_area_of_each_token():
     mask = torch.zeros(16, 16)
     mask[:2, :2] = 1  # all of the first 2x2 token
     mask[0, 2] = 1  # a quarter of the second
-    weights = token_mask(mask, MOMENT).reshape(8, 8)
+    weights = token_mask(mask, (8, 8)).reshape(8, 8)
     assert weights[0, 0] == 1 and weights[0, 1] == 0.25 and weights.sum() == 1.25
 
 
 def test_a_crop_takes_its_own_part_of_the_mask():
     mask = torch.zeros(32, 32)
     mask[:, 16:] = 1
-    right = Moment(0.5, ("cond",), (8, 4), area=(0.0, 0.5, 1.0, 0.5))
-    assert torch.equal(token_mask(mask, right), torch.ones(1, 32))
-    left = Moment(0.5, ("cond",), (8, 4), area=(0.0, 0.0, 1.0, 0.5))
-    assert torch.equal(token_mask(mask, left), torch.zeros(1, 32))
+    assert torch.equal(token_mask(mask, (8, 4), (0.0, 0.5, 1.0, 0.5)), torch.ones(1, 32))
+    assert torch.equal(token_mask(mask, (8, 4), (0.0, 0.0, 1.0, 0.5)), torch.zeros(1, 32))
+
+
+def test_each_row_takes_the_mask_of_its_own_picture_and_area():
+    masks = torch.zeros(2, 16, 16)
+    masks[1, :, 8:] = 1  # the second picture's right half
+    left, right = (0.0, 0.0, 1.0, 0.5), (0.0, 0.5, 1.0, 0.5)
+    rows = tuple(Row("cond", picture, area) for area in (left, right) for picture in (0, 1, 2))
+    x = torch.randn(6, 8, 128, generator=torch.Generator().manual_seed(0))
+    plan = Plan([Add(SITE, ONES, 1.0, SCALE, mask=masks)])
+    changed = (Run(plan).visit(SITE, x, Moment(0.5, rows, (4, 2))) != x).any(-1)
+    assert changed.any(1).tolist() == [False, False, False, False, True, False]
+    assert changed[4].all()
+
+
+def test_what_met_no_step_is_known():
+    early, late = (Add(SITE, ONES, 1.0, SCALE, window=w) for w in (Window(1.0, 0.5), Window(0.4, 0.0)))
+    run = Run(Plan([early, late]))
+    run.visit(SITE, stream(), MOMENT._replace(sigma=0.8))
+    assert run.idle() == [late]
 
 
 def test_rows_outside_keep_their_bits_and_the_stream_itself_is_not_written_to():

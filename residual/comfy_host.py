@@ -1,0 +1,231 @@
+"""Running a plan in ComfyUI, chained late: nothing is written into the model's own patches.
+
+`patch` gives a clone of a MODEL its wrappers. OUTER_SAMPLE starts and ends the run; DIFFUSION_MODEL copies
+`patches_replace` for each call and puts the plan's blocks around whatever is there by then, so that other packs'
+patches run whether they were set before or after; APPLY_MODEL sees to it that the blocks were really called.
+"""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from comfy.patcher_extension import WrappersMP
+
+from . import block_chain
+from .block_chain import Call
+from .moment import WHOLE, Area, Moment, PlanError
+from .plan import Plan, Run
+from .site import Site
+
+logger = logging.getLogger(__name__)
+
+KEY = "fluxtionary"
+PlanFor = Callable[[Callable[[float], float]], Plan]
+"""A plan that is known only with the run's own schedule: made from a function, share of sampling (0 to 1) to sigma."""
+
+
+def patch(model: Any, plan: Plan | PlanFor, name: str = "Fluxtionary") -> Any:
+    """A clone of a MODEL on which `plan` acts after those it has already; the given model is left as it is.
+
+    `name` is what errors call the thing that asked for this. Raises `PlanError` or `SiteError` where the model is no
+    Flux 1 or the plan does not fit it.
+    """
+    plan_for = (lambda _: plan) if isinstance(plan, Plan) else plan
+    plan_for(lambda percent: 1 - percent).check(*model_shape(model))
+    clone = model.clone()
+    earlier = [part for wrapper in clone.get_wrappers(WrappersMP.OUTER_SAMPLE, KEY) for part in wrapper.__self__.parts]
+    host = _Host([*earlier, _Part(plan_for, name)])
+    for kind, wrapper in (
+        (WrappersMP.OUTER_SAMPLE, host.outer_sample),
+        (WrappersMP.SAMPLER_SAMPLE, host.sampler_sample),
+        (WrappersMP.APPLY_MODEL, host.apply_model),
+        (WrappersMP.DIFFUSION_MODEL, host.diffusion_model),
+    ):
+        clone.remove_wrappers_with_key(kind, KEY)
+        clone.add_wrapper_with_key(kind, KEY, wrapper)
+    return clone
+
+
+def model_shape(model: Any) -> tuple[int, int, int]:
+    """Double blocks, single blocks and residual width of a MODEL. Raises `PlanError` where it is no Flux 1."""
+    flux = _uncompiled(model.get_model_object("diffusion_model"))
+    names = {kind.__name__ for kind in type(flux).__mro__}
+    if "Flux" not in names or not hasattr(flux, "double_blocks"):
+        raise PlanError(
+            f"expected a Flux 1 model whose blocks ComfyUI runs, found {type(flux).__name__} "
+            f"(of {type(flux).__module__}). Load Flux with Load Diffusion Model, Load Checkpoint or a GGUF loader; "
+            "Nunchaku, TensorRT and Chroma models have no Flux blocks to steer"
+        )
+    return len(flux.double_blocks), len(flux.single_blocks), flux.hidden_size
+
+
+def _uncompiled(module: Any) -> Any:
+    return getattr(module, "_orig_mod", module)
+
+
+@dataclass(frozen=True)
+class _Part:
+    plan_for: PlanFor
+    name: str
+
+
+@dataclass
+class _State:
+    """A run under way, from the start of sampling to its end."""
+
+    run: Run
+    sites: list[Site]
+    guider: Any
+    latent: tuple[int, int]
+    checked: bool = False
+    skipped: int = 0
+    reached: set[block_chain.BlockKey] = field(default_factory=set)
+
+    def missing(self) -> list[Site]:
+        return [site for site in self.sites if block_chain.block_key(site) not in self.reached]
+
+    def chunk(self, key: Any, number: int) -> tuple[str, Area]:
+        """The role and the area of the conditioning with this uuid.
+
+        The role comes from the guider's own lists: the host's numbers (0 for cond) mean other things to guiders
+        of more than two conditionings, and serve only where a guider keeps its conditionings elsewhere.
+        """
+        for name, conditionings in getattr(self.guider, "conds", {}).items():
+            for conditioning in conditionings or ():
+                if conditioning.get("uuid") == key:
+                    role = "uncond" if "negative" in name else "cond"
+                    return role, block_chain.crop_area(conditioning.get("area"), *self.latent)
+        return ("uncond" if number else "cond"), WHOLE
+
+
+class _Host:
+    """The wrappers of one patched model, which share the state of the run under way."""
+
+    def __init__(self, parts: list[_Part]):
+        self.parts = parts
+        self.names = " and ".join(dict.fromkeys(part.name for part in parts))
+        self.state: _State | None = None
+
+    def outer_sample(
+        self, executor: Any, noise: Any, latent: Any, sampler: Any, sigmas: Any, *args: Any, **kwargs: Any
+    ) -> Any:
+        guider = executor.class_obj
+        sampling = guider.model_patcher.get_model_object("model_sampling")
+
+        def to_sigma(percent: float) -> float:
+            return float(sampling.percent_to_sigma(percent))
+
+        plan = Plan(item for part in self.parts for item in part.plan_for(to_sigma))
+        state = _State(Run(plan), plan.sites(), guider, tuple(noise.shape[-2:]))
+        before, self.state = self.state, state
+        try:
+            result = executor(noise, latent, sampler, sigmas, *args, **kwargs)
+        finally:
+            self.state = before
+        if state.sites and not state.checked and len(sigmas) > 1:  # a model whose own `apply_model` never asked us
+            raise self._unreached(state.sites)
+        self._report(state)
+        return result
+
+    def sampler_sample(self, executor: Any, guider: Any, *args: Any, **kwargs: Any) -> Any:
+        """Give every conditioning a uuid of its own: for areas the host copies them, uuid and all, between lists."""
+        seen = set()
+        for conditionings in guider.conds.values():
+            for conditioning in conditionings or ():
+                if conditioning.get("uuid") in seen:
+                    conditioning["uuid"] = uuid.uuid4()
+                seen.add(conditioning.get("uuid"))
+        return executor(guider, *args, **kwargs)
+
+    def apply_model(self, executor: Any, *args: Any, **kwargs: Any) -> Any:
+        """After a call: the first must have reached every block, later ones may have been skipped by a cache."""
+        state = self.state
+        if state is None:
+            return executor(*args, **kwargs)
+        state.reached.clear()
+        out = executor(*args, **kwargs)
+        missing = state.missing()
+        if missing and not state.checked:
+            raise self._unreached(missing)
+        state.checked = True
+        state.skipped += bool(missing)
+        return out
+
+    def diffusion_model(self, executor: Any, x: Any, timestep: Any, context: Any, *args: Any, **kwargs: Any) -> Any:
+        state = self.state
+        options, args, kwargs = _own_options(args, kwargs)
+        if state is None or options is None:
+            return executor(x, timestep, context, *args, **kwargs)
+        flux = _uncompiled(executor.class_obj)
+        moment = _moment(state, options, x, timestep, flux.patch_size)
+        call = Call(moment, moment.grid[0] * moment.grid[1], context.shape[1], state.reached)
+        replaced = options.get("patches_replace", {})
+        dit = block_chain.chain(replaced.get("dit", {}), state.sites, state.run, call, _listener(flux))
+        options["patches_replace"] = replaced | {"dit": dit}
+        return executor(x, timestep, context, *args, **kwargs)
+
+    def _unreached(self, sites: list[Site]) -> PlanError:
+        return PlanError(
+            f"{self.names}: the model ran without calling the blocks of {', '.join(map(str, sites))}, so nothing was "
+            "steered. It was loaded, compiled or replaced in a way that leaves out ComfyUI's Flux blocks: load it with "
+            "Load Diffusion Model or a GGUF loader, or take out the node that replaces them"
+        )
+
+    def _report(self, state: _State) -> None:
+        """What a user should know after a run in which something did not act, without stopping them."""
+        if state.skipped:
+            logger.info("%s: %d model calls were skipped by a cache and not steered", self.names, state.skipped)
+        for item in state.run.idle():
+            logger.info(
+                "%s: no step fell into the window of %s at %s (sigma %.3g down to %.3g)",
+                self.names,
+                type(item).__name__,
+                item.site,
+                *item.window,
+            )
+
+
+def _moment(state: _State, options: dict[str, Any], x: Any, timestep: Any, patch_size: int) -> Moment:
+    """Where sampling stands, and what the rows of this call are."""
+    numbers = options.get("cond_or_uncond") or [0]
+    keys = options.get("uuids") or [None] * len(numbers)
+    chunks = [state.chunk(key, number) for key, number in zip(keys, numbers, strict=True)]
+    sigmas = options.get("sigmas", timestep)
+    grid = block_chain.token_grid(x.shape[-2], x.shape[-1], patch_size)
+    return Moment(float(sigmas.flatten()[0]), block_chain.batch_rows(chunks, len(x)), grid)
+
+
+def _own_options(args: tuple, kwargs: dict[str, Any]) -> tuple[dict[str, Any] | None, tuple, dict[str, Any]]:
+    """The call's transformer_options as a copy that may be changed, put back where it was found."""
+    if "transformer_options" in kwargs:
+        own = dict(kwargs["transformer_options"])
+        return own, args, kwargs | {"transformer_options": own}
+    for place, value in enumerate(args):
+        if isinstance(value, dict) and "sigmas" in value:
+            own = dict(value)
+            return own, (*args[:place], own, *args[place + 1 :]), kwargs
+    return None, args, kwargs
+
+
+def _listener(flux: Any) -> block_chain.Listen:
+    """Hears a block's hidden MLP units through a hook that lives no longer than the block's call."""
+
+    @contextmanager
+    def listen(site: Site, receive: Callable[[Any], None]) -> Iterator[None]:
+        if site.stage == "double":
+            block = flux.double_blocks[site.block]
+            module = (block.img_mlp if site.stream == "img" else block.txt_mlp)[1]
+        else:
+            module = flux.single_blocks[site.block].mlp_act
+        handle = module.register_forward_hook(lambda _module, _args, units: receive(units))
+        try:
+            yield
+        finally:
+            handle.remove()
+
+    return listen
