@@ -38,7 +38,7 @@ class Demonstration:
 
     adherence_cases: int = 256
     """New captions, and as many of unseen combinations, that the demo Flux is judged on."""
-    targets: int = 320
+    targets: int = 336
     """Open captions steered for the figures."""
     compared: int = 96
     """How many of them the controls, one feature alone and the text stream are shown on."""

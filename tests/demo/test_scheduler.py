@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 
-from fluxtionary.demo.scheduler import RenewingScheduler
+from fluxtionary.demo.scheduler import EARLY, HOLD, RenewingScheduler
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def test_a_picture_does_not_depend_on_its_batch(renewing, draw):
     assert torch.allclose(alone[0], both[0], atol=1e-4) and not torch.allclose(both[0], both[1], atol=1e-2)
 
 
-def test_each_step_renews_the_noise_and_keeps_the_clean_picture():
+def test_each_step_renews_its_share_of_the_noise_and_keeps_the_clean_picture():
     scheduler = RenewingScheduler(shift=1.0)
     scheduler.set_timesteps(4)
     sample = torch.randn(2, 500, 64, generator=torch.Generator().manual_seed(0))
@@ -49,5 +49,6 @@ def test_each_step_renews_the_noise_and_keeps_the_clean_picture():
         noises.append((sample - (1 - left) * clean) / left)
     assert all(abs(noise.std() - 1) < 0.03 and abs(noise.mean()) < 0.03 for noise in noises)
     kept = [float((a * b).mean()) for a, b in itertools.pairwise(noises)]
-    assert kept == pytest.approx([0.0] * 3, abs=0.03)
+    assert scheduler.sigmas[1] > HOLD > scheduler.sigmas[2]
+    assert kept == pytest.approx([(1 - EARLY**2) ** 0.5, 0.0, 0.0], abs=0.03)
     assert abs((noises[1][0] * noises[1][1]).mean()) < 0.05, "each picture has noise of its own"
