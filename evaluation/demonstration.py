@@ -40,11 +40,11 @@ class Demonstration:
     """New captions, and as many of unseen combinations, that the demo Flux is judged on."""
     targets: int = 336
     """Open captions steered for the figures."""
-    compared: int = 96
+    compared: int = 72
     """How many of them the controls, one feature alone and the text stream are shown on."""
-    against: int = 48
+    against: int = 32
     """Captions that name another value, steered for comparison."""
-    search: int = 32
+    search: int = 24
     """Validation captions that each candidate rule is tried on."""
     naming: int = 16
     """Training captions a value that features are found with."""
@@ -52,7 +52,7 @@ class Demonstration:
     """Held-out tokens that the dictionary is measured on."""
     sampling: Sampling = field(default_factory=Sampling)
     sae: SAETraining = field(
-        default_factory=lambda: SAETraining(tokens=1_400_000, batch=512, learning_rate=2e-3, reuse=3.0)
+        default_factory=lambda: SAETraining(tokens=1_200_000, batch=512, learning_rate=2e-3, reuse=3.0)
     )
 
 
