@@ -20,7 +20,7 @@ from ..training.sae import SAETraining, train_sae
 from ..training.sampling import Sampling, load_pipeline, text_length
 from .baselines import kmeans_fvu, pca_fvu, random_tokens_fvu
 from .cases import Case, Judged, adherence, judge, sample_cases
-from .recipes import Recipe, direction_plan, feature_plan, random_direction, random_feature
+from .recipes import Recipe, direction_plan, feature_plan, one_feature_plan, random_direction, random_feature
 from .selection import ValueFeatures, find_text_directions, find_value_features, naming_cases
 from .steering import Outcome, Target, against_targets, open_targets, outcome
 
@@ -58,7 +58,7 @@ class Demonstration:
 
 EARLY = Window(end=0.4)
 """Down to sigma 0.4: chosen by hand on validation captions, where acting to the end broke more."""
-RULES = tuple(Recipe(features=m, strength=s, window=EARLY) for m, s in ((1, 0.4), (2, 0.4), (3, 0.3), (3, 0.4)))
+RULES = tuple(Recipe(features=m, strength=s, window=EARLY) for m, s in ((3, 0.35), (3, 0.4), (8, 0.35), (8, 0.4)))
 """The candidates that features and controls are given, in this order."""
 TEXT_STRENGTHS = (0.5, 1.0, 2.0)
 
@@ -172,7 +172,7 @@ class MainJob:
             return feature_plan(dictionary, found, value, recipe)
 
         def one_feature(value: str, recipe: Recipe) -> Plan:
-            return feature_plan(dictionary, found, value, Recipe(**(vars(recipe) | {"features": 1})))
+            return one_feature_plan(dictionary, found, value, recipe)
 
         validation = open_targets(self.config.search, 4, "validation")
         before = self._judge(validation, None, None)

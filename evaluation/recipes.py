@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..dictionaries import Dictionary
@@ -14,7 +15,7 @@ from .selection import ValueFeatures
 
 @dataclass(frozen=True)
 class Recipe:
-    """One rule for all values: the sum of how many features is added, how strongly, and when."""
+    """One rule for all values: how many features of each are summed, how strongly they are added, and when."""
 
     features: int = 3
     strength: float = 0.3
@@ -32,10 +33,24 @@ class Recipe:
 
 
 def feature_plan(dictionary: Dictionary, found: ValueFeatures, value: str, recipe: Recipe) -> Plan:
-    """Steer towards a value with dictionary features alone, in the shares in which its objects have more of them."""
-    chosen = found.top(value, recipe.features)
+    """Steer towards a value with dictionary features alone: its own, less the mean of those of all values.
+
+    What all values' features share (that there is an object, and a large one) would otherwise be added too.
+    """
+    toward = {each: _sum_of_features(dictionary, found, each, recipe.features) for each in found.values}
+    return direction_plan(dictionary, toward[value] - torch.stack(list(toward.values())).mean(0), recipe)
+
+
+def one_feature_plan(dictionary: Dictionary, found: ValueFeatures, value: str, recipe: Recipe) -> Plan:
+    """Steer with the one feature that speaks most for a value."""
+    return direction_plan(dictionary, dictionary.direction(found.top(value, 1)[0]), recipe)
+
+
+def _sum_of_features(dictionary: Dictionary, found: ValueFeatures, value: str, count: int) -> Tensor:
+    """The top features of a value in the shares in which its objects have more of them, as a unit vector."""
+    chosen = found.top(value, count)
     weights = found.contrast[found.values.index(value), chosen].clamp_min(1e-6)
-    return direction_plan(dictionary, weights @ torch.stack([dictionary.direction(f) for f in chosen]), recipe)
+    return F.normalize(weights @ torch.stack([dictionary.direction(feature) for feature in chosen]), dim=0)
 
 
 def direction_plan(dictionary: Dictionary, direction: Tensor, recipe: Recipe) -> Plan:
