@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import comfy.latent_formats
 import comfy.model_detection
 import comfy.model_management
 import comfy.model_patcher
@@ -83,6 +84,9 @@ def load_vae() -> comfy.sd.VAE:
         # ComfyUI's decoder starts with a clamp that has no weights, so it counts from one later
         layer = int(number) + (half == "decoder")
         renamed[".".join((f"taesd_{half}", str(layer), *rest))] = weight
+    # the demo's latents are what its transformer takes; ComfyUI keeps Flux latents scaled, and the VAE scales them back
+    latents = comfy.latent_formats.Flux()
+    renamed["vae_scale"], renamed["vae_shift"] = torch.tensor(latents.scale_factor), torch.tensor(latents.shift_factor)
     return comfy.sd.VAE(sd=renamed, dtype=torch.float32)
 
 

@@ -30,7 +30,7 @@ class SteerWithFeature(io.ComfyNode):
                 io.Int.Input("feature", default=0, min=0, max=2**24, tooltip="The feature's number in the dictionary."),
                 io.Float.Input(
                     "strength",
-                    default=0.6,
+                    default=0.4,
                     min=-100.0,
                     max=100.0,
                     step=0.05,

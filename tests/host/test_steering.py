@@ -347,7 +347,7 @@ def test_every_sampler_of_the_host_takes_it(comfy):
     assert not torch.allclose(first, latents(comfy, plain, steps=8), atol=1e-2)
 
 
-def test_steering_red_makes_it_red(comfy):
+def test_the_example_workflow_turns_the_circle_red(comfy):
     """The example workflow as it ships: plain and steered picture, read from their pixels."""
     from fluxtionary.demo.measure import measure
 
@@ -356,5 +356,6 @@ def test_steering_red_makes_it_red(comfy):
     pictures = [comfy.picture({"0": out}, ["0", 0]) for out in outputs.values() if "images" in out]
     readings = [measure(picture).factors for picture in pictures]
     assert len(readings) == 2
-    assert all(reading["shape"] for reading in readings)
-    assert readings[0]["color"] != readings[1]["color"]
+    assert [reading["shape"] for reading in readings] == ["circle", "circle"]
+    assert [reading["background"] for reading in readings] == ["white", "white"]
+    assert readings[0]["color"] != "red" and readings[1]["color"] == "red"
