@@ -9,11 +9,10 @@ const browser = await chromium.launch({
   executablePath,
   args: ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"],
 });
-const page = await browser.newPage({ viewport: { width: 1840, height: 860 } });
+const page = await browser.newPage({ viewport: { width: 1840, height: 980 } });
 await page.goto(url, { waitUntil: "domcontentloaded" });
 await page.waitForFunction(() => globalThis.app?.graph && document.querySelector("canvas"), null, { timeout: 120_000 });
 await page.waitForTimeout(3000);
-await page.keyboard.press("Escape"); // the templates that a first visit is shown
 
 const graph = JSON.parse(await readFile(workflow, "utf8"));
 await page.evaluate((data) => app.loadGraphData(data), graph);
@@ -26,8 +25,8 @@ await page.waitForFunction(
   { timeout: 120_000 },
 );
 await page.evaluate(() => {
-  app.canvas.ds.scale = 1;
-  app.canvas.ds.offset = [60, 260];
+  app.canvas.ds.scale = 0.98;
+  app.canvas.ds.offset = [60, 350];
   app.canvas.setDirty(true, true);
 });
 await page.waitForTimeout(2000);

@@ -26,6 +26,8 @@ def main(out: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         server = ComfyServer(comfyui, Path(folder), "fluxtionary", {})
         server.start()
+        # no templates for a first visit, and nothing over the graph
+        server.post("/settings", {"Comfy.TutorialCompleted": True, "Comfy.Minimap.Visible": False})
         try:
             command = [
                 *("node", str(HERE / "graph_picture.mjs"), f"http://127.0.0.1:{server.port}", str(EXAMPLE)),
