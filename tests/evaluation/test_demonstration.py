@@ -106,10 +106,18 @@ def test_the_dictionary_reaches_the_bars(whole):
 
 
 @pytest.mark.long
-@pytest.mark.xfail(reason="not reached yet: shapes and backgrounds of open captions, and how often steering succeeds")
-def test_the_model_and_steering_reach_the_bars(whole):
-    adherence, steering = whole["demo_flux"]["adherence"], whole["steering"]
-    least = {"color": 0.97, "background": 0.97, "shape": 0.90, "position": 0.95}
-    assert {name: adherence[name] for name in least if adherence[name] < least[name]} == {}
+def test_steering_reaches_the_bars(whole):
+    steering = whole["steering"]
     assert steering["n"] >= 256 and steering["success_low"] >= 0.75
     assert steering["collateral_high"] <= steering["prompt_edit"]["collateral"] + 0.15
+
+
+BARS = {"color": 0.97, "shape": 0.90, "position": 0.95, "background": 0.97}
+SHORT = pytest.mark.xfail(reason=".968, one picture of 156 short: where the place is open, some come out empty")
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("factor", [*list(BARS)[:3], pytest.param("background", marks=SHORT)])
+def test_the_model_reaches_the_bars(whole, factor):
+    assert whole["demo_flux"]["captions"] >= 256
+    assert whole["demo_flux"]["adherence"][factor] >= BARS[factor]
