@@ -60,8 +60,7 @@ def load_pipeline(model: str, dtype: torch.dtype = torch.float32) -> FluxPipelin
     if model in DEMO_MODELS:
         pipeline = _from_pretrained(files.PIPELINE, dtype)
         pipeline.scheduler = RenewingScheduler.from_config(pipeline.scheduler.config)
-        # pictures are read by eye or by `measure`, which half precision does not disturb, and take half the time
-        pipeline.vae.decode = torch.autocast("cpu", torch.bfloat16)(pipeline.vae.decode)
+        _decode_in_half_precision(pipeline.vae.decoder)
         if DEMO_MODELS[model] == "small":
             small = diffusers.FluxTransformer2DModel.from_pretrained(files.SMALL_TRANSFORMER, dtype=dtype)
             pipeline.transformer = small
@@ -70,6 +69,17 @@ def load_pipeline(model: str, dtype: torch.dtype = torch.float32) -> FluxPipelin
     pipeline.set_progress_bar_config(disable=True)
     pipeline.vae.to(memory_format=torch.channels_last)  # a third faster on CPUs
     return pipeline
+
+
+def _decode_in_half_precision(decoder: torch.nn.Module) -> None:
+    """On CPUs this halves the time of a picture, and neither an eye nor `measure` sees the difference."""
+    forward = decoder.forward
+
+    def in_half(latents: torch.Tensor) -> torch.Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            return forward(latents).float()
+
+    decoder.forward = in_half
 
 
 def _from_pretrained(source: str | Path, dtype: torch.dtype) -> FluxPipeline:
