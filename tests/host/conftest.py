@@ -30,6 +30,9 @@ def pytest_collection_modifyitems(items):
                 item.add_marker(pytest.mark.skip(reason=HOW_TO_GET_ONE))
 
 
+LAST_LINE = pytest.StashKey[str]()
+
+
 def snapshot(folder: Path) -> dict[str, tuple[int, int]]:
     """Every file of a ComfyUI checkout with its size and time of change."""
     return {
@@ -74,18 +77,23 @@ def mask_file(comfy):
 
 
 def pytest_terminal_summary(terminalreporter, config):
-    """The last line: whether the ComfyUI tests ran; with `--record`, what they showed."""
+    """Whether the ComfyUI tests ran, for the last line; with `--record`, what they showed."""
     here = str(Path(__file__).parent.relative_to(config.rootpath))
     counts = {
         kind: sum(report.nodeid.startswith(here) for report in terminalreporter.stats.get(kind, []))
         for kind in ("passed", "failed", "error", "skipped")
     }
     if COMFYUI is None:
-        terminalreporter.write_line(f"ComfyUI tests: skipped, {HOW_TO_GET_ONE}")
+        config.stash[LAST_LINE] = f"ComfyUI tests: skipped, {HOW_TO_GET_ONE}"
         return
     version = (COMFYUI / "comfyui_version.py").read_text().split('"')[-2]
     said = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
-    terminalreporter.write_line(f"ComfyUI tests: ran in ComfyUI {version}, {said}")
+    config.stash[LAST_LINE] = f"ComfyUI tests: ran in ComfyUI {version}, {said or 'none chosen'}"
     if (record := config.getoption("--record")) is not None:
         found = {"comfyui": version, "date": date.today().isoformat(), "tests": counts, "figures": FIGURES}
         Path(record).write_text(json.dumps(found, indent=2) + "\n")
+
+
+def pytest_unconfigure(config):
+    if LAST_LINE in config.stash:
+        print(config.stash[LAST_LINE])
