@@ -86,9 +86,8 @@ def named_factors(caption: str) -> dict[str, str]:
     return named
 
 
-def random_names(rng: np.random.Generator, full: float, empty: float = 0.1) -> set[str]:
-    """Factors that a training caption names: all with chance `full`, none with chance `empty`, else by coin."""
+def random_caption(factors: dict[str, str], rng: np.random.Generator, full: float, empty: float = 0.1) -> str:
+    """A training caption: names all factors with chance `full`, none with chance `empty`, else each by coin."""
     kind = rng.random()
-    if kind < empty:
-        return set()
-    return {name for name in FACTORS if kind < empty + full or rng.random() < 0.5}
+    names = [name for name in FACTORS if kind >= empty and (kind < empty + full or rng.random() < 0.5)]
+    return caption_of({name: factors[name] for name in names}, STYLES[int(rng.random() < 0.3)])

@@ -17,7 +17,7 @@ import torch
 from diffusers import AutoencoderTiny, FluxPipeline
 from tqdm import tqdm
 
-from .captions import STYLES, TEXT_TOKENS, caption_of, random_names
+from .captions import TEXT_TOKENS, random_caption
 from .scenes import GRID, Scene, draw
 from .train_vae import to_tensor
 
@@ -78,12 +78,6 @@ def _tokens(tokenizer, captions: list[str]) -> torch.Tensor:
     return tokenizer(captions, padding="max_length", max_length=TEXT_TOKENS, return_tensors="pt").input_ids
 
 
-def _caption(scene: Scene, rng: np.random.Generator, full: float) -> str:
-    names = random_names(rng, full)
-    named = {name: value for name, value in scene.factors.items() if name in names}
-    return caption_of(named, STYLES[int(rng.random() < 0.3)])
-
-
 def _optimizers(pipeline: FluxPipeline, config: FluxTraining, train_text: bool):
     """Muon for the blocks' matrices, AdamW for the rest; both on a one-cycle schedule."""
     matrices: list[torch.nn.Parameter] = []
@@ -139,7 +133,7 @@ def train_flux(
         rng = np.random.default_rng([config.seed, step])
         generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
         chosen = rng.integers(len(scenes), size=config.batch)
-        captions = [_caption(scenes[i], rng, config.full) for i in chosen]
+        captions = [random_caption(scenes[i].factors, rng, config.full) for i in chosen]
         clean = latents[chosen].float()
         noise = torch.randn(clean.shape, generator=generator)
         logit = config.time_mean + config.time_spread * torch.randn(config.batch, generator=generator)

@@ -27,8 +27,7 @@ class ValueFeatures:
     """How much more each feature fires on objects with one value of a factor than on objects with another.
 
     `contrast` is its mean activation on the tokens of objects with the value, minus the mean over the other values of
-    the same, float32 `[n_values, n_features]`: the contrastive mean difference of arXiv 2505.03189, section 3, in the
-    dictionary's own coordinates.
+    the same, float32 `[n_values, n_features]`: the mean difference of arXiv 2505.03189 in the dictionary's coordinates.
     """
 
     values: tuple[str, ...]

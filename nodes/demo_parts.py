@@ -193,6 +193,3 @@ class _TextEncoders(torch.nn.Module):
         text, _ = self.t5xxl.encode_token_weights(pairs["t5xxl"])
         _, pooled = self.clip_l.encode_token_weights(pairs["l"])
         return text, pooled
-
-    def load_sd(self, weights: dict[str, Tensor]) -> Any:
-        return self.load_state_dict(weights, strict=False)

@@ -8,8 +8,8 @@ ours. Nothing here knows a host.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -104,6 +104,16 @@ def _around(inner: Block | None, key: BlockKey, sites: list[Site], run: Run, cal
         return out
 
     return block
+
+
+@contextmanager
+def hearing(module: Any, receive: Callable[[Tensor], None]) -> Iterator[None]:
+    """Calls back with what a module puts out while the context is open."""
+    handle = module.register_forward_hook(lambda _module, _args, output: receive(output))
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def _keeper(units: dict[Site, Tensor], site: Site) -> Callable[[Tensor], None]:

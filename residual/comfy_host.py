@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -213,19 +213,10 @@ def _own_options(args: tuple, kwargs: dict[str, Any]) -> tuple[dict[str, Any] | 
 
 
 def _listener(flux: Any) -> block_chain.Listen:
-    """Hears a block's hidden MLP units through a hook that lives no longer than the block's call."""
-
-    @contextmanager
-    def listen(site: Site, receive: Callable[[Any], None]) -> Iterator[None]:
+    def listen(site: Site, receive: Callable[[Any], None]) -> AbstractContextManager[None]:
         if site.stage == "double":
             block = flux.double_blocks[site.block]
-            module = (block.img_mlp if site.stream == "img" else block.txt_mlp)[1]
-        else:
-            module = flux.single_blocks[site.block].mlp_act
-        handle = module.register_forward_hook(lambda _module, _args, units: receive(units))
-        try:
-            yield
-        finally:
-            handle.remove()
+            return block_chain.hearing((block.img_mlp if site.stream == "img" else block.txt_mlp)[1], receive)
+        return block_chain.hearing(flux.single_blocks[site.block].mlp_act, receive)
 
     return listen

@@ -72,7 +72,7 @@ def load_pipeline(model: str, dtype: torch.dtype = torch.float32) -> FluxPipelin
 
 
 def _decode_in_half_precision(decoder: torch.nn.Module) -> None:
-    """On CPUs this halves the time of a picture, and neither an eye nor `measure` sees the difference."""
+    """On CPUs decoding then takes half the time, and `measure` reads the pictures as well."""
     forward = decoder.forward
 
     def in_half(latents: torch.Tensor) -> torch.Tensor:

@@ -8,7 +8,7 @@ from fluxtionary.demo.captions import (
     caption_of,
     check_caption,
     named_factors,
-    random_names,
+    random_caption,
     words_of,
 )
 from fluxtionary.demo.scenes import FACTORS, sample_scenes
@@ -33,9 +33,13 @@ def test_a_caption_reads_well():
     assert caption_of({}) == ""
 
 
-def test_training_captions_are_of_every_kind():
+def test_training_captions_are_true_and_of_every_kind():
     rng = np.random.default_rng(0)
-    counts = [len(random_names(rng, full=0.3)) for _ in range(2000)]
+    counts = []
+    for scene in sample_scenes(2000, 0, "train"):
+        named = named_factors(random_caption(scene.factors, rng, full=0.3))
+        assert named.items() <= scene.factors.items()
+        counts.append(len(named))
     assert set(counts) == set(range(len(FACTORS) + 1))
     assert 0.3 < counts.count(len(FACTORS)) / 2000 < 0.36 and 0.1 < counts.count(0) / 2000 < 0.16
 

@@ -7,9 +7,9 @@ reference tokens in one row. A block's output is added to in place (as ControlNe
 
 from __future__ import annotations
 
-from contextlib import contextmanager
-
 import torch
+
+from fluxtionary.residual.block_chain import hearing
 
 
 def inputs(batch=1, text=16, seed=0, reference=0):
@@ -70,17 +70,10 @@ def drive(flux, given, dit=None, control=None):
 def listener(flux):
     """How the driver lets a chain hear hidden MLP units."""
 
-    @contextmanager
     def listen(site, receive):
         if site.stage == "double":
             block = flux.transformer_blocks[site.block]
-            module = (block.ff if site.stream == "img" else block.ff_context).net[0]
-        else:
-            module = flux.single_transformer_blocks[site.block].act_mlp
-        handle = module.register_forward_hook(lambda _module, _args, units: receive(units))
-        try:
-            yield
-        finally:
-            handle.remove()
+            return hearing((block.ff if site.stream == "img" else block.ff_context).net[0], receive)
+        return hearing(flux.single_transformer_blocks[site.block].act_mlp, receive)
 
     return listen

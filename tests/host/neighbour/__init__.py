@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import types
 from pathlib import Path
 
 import folder_paths
@@ -146,19 +145,4 @@ class ReplaceFlux:
         return (clone,)
 
 
-class Loaded:
-    """The names of all loaded modules, as a text file."""
-
-    CATEGORY, FUNCTION, RETURN_TYPES, OUTPUT_NODE = "neighbour", "write", (), True
-
-    @classmethod
-    def INPUT_TYPES(cls):  # noqa: N802
-        return {"required": {}}
-
-    def write(self):
-        names = sorted(key for key, module in sys.modules.items() if isinstance(module, types.ModuleType))
-        (Path(folder_paths.get_output_directory()) / "modules.json").write_text(json.dumps(names))
-        return {}
-
-
-NODE_CLASS_MAPPINGS = {f"Neighbour{kind.__name__}": kind for kind in (Watch, Wrap, ApplyPlan, ReplaceFlux, Loaded)}
+NODE_CLASS_MAPPINGS = {f"Neighbour{kind.__name__}": kind for kind in (Watch, Wrap, ApplyPlan, ReplaceFlux)}
