@@ -38,7 +38,7 @@ class Demonstration:
 
     adherence_cases: int = 256
     """New captions, and as many of unseen combinations, that the demo Flux is judged on."""
-    targets: int = 336
+    targets: int = 320
     """Open captions steered for the figures."""
     compared: int = 72
     """How many of them the controls, one feature alone and the text stream are shown on."""
@@ -149,7 +149,8 @@ class MainJob:
             return collect(capture(self.pipeline, prompts, seeds, IMAGE_SITE, sampling), count)
 
         train, test = tokens("train", 3, config.held_out), tokens("test", 3, config.held_out)
-        normalization = dictionary.normalization  # type: ignore[attr-defined]
+        normalization = dictionary.normalization
+        assert normalization is not None
         cells = CellMeans(train.x, train.sigma, train.position)
         self.findings.reconstruction = measure_dictionary(
             dictionary, normalization, cells, test.x, test.sigma, test.position

@@ -27,7 +27,7 @@ class ModelError(ValueError):
 class Sampling:
     """How pictures are drawn."""
 
-    steps: int = 20
+    steps: int = 22
     """Steps of the flow sampler."""
     height: int = 128
     """Picture height in pixels."""

@@ -113,11 +113,10 @@ def test_steering_reaches_the_bars(whole):
 
 
 BARS = {"color": 0.97, "shape": 0.90, "position": 0.95, "background": 0.97}
-SHORT = pytest.mark.xfail(reason=".968, one picture of 156 short: where the place is open, some come out empty")
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("factor", [*list(BARS)[:3], pytest.param("background", marks=SHORT)])
+@pytest.mark.parametrize("factor", BARS)
 def test_the_model_reaches_the_bars(whole, factor):
     assert whole["demo_flux"]["captions"] >= 256
     assert whole["demo_flux"]["adherence"][factor] >= BARS[factor]
