@@ -10,11 +10,11 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 # Before diffusers and transformers load: their advice about optional packages is not the user's concern here.
 os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
@@ -166,6 +166,68 @@ class Steer:
         print(f"{self.out}: plain on the left, steered on the right")
 
 
+@dataclass(frozen=True)
+class Inspect:
+    """Print what a dictionary file is, for which model and site, and its figures."""
+
+    path: tyro.conf.Positional[Path]
+    """A dictionary or steering vector file (.safetensors), or another project's folder."""
+
+    def run(self) -> None:
+        from .dictionaries.importers import IMPORTERS, recognise
+        from .dictionaries.summary import summarise
+
+        if self.path.is_dir():
+            name = recognise(self.path)
+            print(f"{self.path}: {name} ({IMPORTERS[name].files}); `fluxtionary import` makes a dictionary file of it")
+        else:
+            print(summarise(self.path))
+
+
+@dataclass(frozen=True)
+class Import:
+    """Make a dictionary file of another project's: sparsify, SAELens, dictionary_learning, flux1-saes, ITDA, ..."""
+
+    source: tyro.conf.Positional[str]
+    """Folder or file of that project, or a hub id such as owner/name/folder. Its format is recognised."""
+    site: str
+    """Where in the residual stream its activations come from, such as double.18.img."""
+    out: Path
+    """The dictionary file to write (.safetensors)."""
+    overwrite: bool = False
+    """Replace the file if there is one."""
+
+    def run(self) -> None:
+        from .dictionaries import save_dictionary
+        from .dictionaries.importers import import_dictionary
+        from .dictionaries.summary import summarise
+        from .residual import Site
+        from .training.hub import local_folder
+
+        _writable(self.out, self.overwrite)
+        save_dictionary(import_dictionary(local_folder(self.source), str(Site.parse(self.site))), self.out)
+        print(summarise(self.out))
+
+
+@dataclass(frozen=True)
+class Export:
+    """Write a sparse autoencoder as a folder that another library loads."""
+
+    path: tyro.conf.Positional[Path]
+    """The dictionary file (.safetensors)."""
+    format: Literal["saelens", "sparsify"]
+    """The library that is to load it."""
+    out: Path
+    """The folder to write; it must not exist."""
+
+    def run(self) -> None:
+        from .dictionaries import load_dictionary
+        from .dictionaries.exporters import export_dictionary
+
+        export_dictionary(load_dictionary(self.path), self.out, self.format)
+        print(f"{self.out}: {self.path.name} for {self.format}")
+
+
 def _prompts(model: str, path: Path | None) -> list[str]:
     from .demo.captions import check_caption
     from .training.sampling import DEMO_MODELS, ModelError
@@ -228,20 +290,31 @@ def _folder(path: Path, overwrite: bool, marker: str) -> Iterator[Path]:
     partial.rename(path)
 
 
+COMMANDS: dict[str, Callable[..., Any]] = {
+    "demo": Demo,
+    "train-sae": TrainSae,
+    "steer": Steer,
+    "inspect": Inspect,
+    "import": Import,
+    "export": Export,
+}
+
+
 def main() -> None:
     """Run a subcommand; errors the user can mend are one line and exit 2, an interruption exits 130."""
     from .demo.captions import CaptionError
     from .dictionaries import DictionaryFileError, FeatureError
+    from .dictionaries.exporters import ExportError
     from .residual import PlanError, SiteError
     from .training.sampling import ModelError
 
+    of_files = (DictionaryFileError, ExportError, FeatureError, OutputError)
+    of_models = (CaptionError, ModelError, PlanError, SiteError)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     logging.getLogger("httpx").setLevel(logging.ERROR)
     try:
-        tyro.extras.subcommand_cli_from_dict({"demo": Demo, "train-sae": TrainSae, "steer": Steer}).run()
-    except (CaptionError, DictionaryFileError, FeatureError, ModelError, OutputError, PlanError, SiteError) as error:
-        sys.exit(_complain(str(error)))
-    except OSError as error:
+        tyro.extras.subcommand_cli_from_dict(COMMANDS).run()
+    except (*of_files, *of_models, OSError) as error:
         sys.exit(_complain(str(error)))
     except KeyboardInterrupt:
         print("fluxtionary: interrupted; nothing that was there before was changed", file=sys.stderr)

@@ -1,22 +1,38 @@
-"""What a dictionary is: sparse codes, encoding and decoding, normalization, measures, and the file format.
+"""What a dictionary is: sparse codes, encoding and decoding, normalization, measures, files of every kind.
 
 This room needs torch, numpy and safetensors only, and knows nothing of models or hosts.
 """
 
-from .dictionary import Dictionary, FeatureError, Provenance, SparseAutoencoder, SparseCode
-from .files import DictionaryFileError, load_dictionary, save_dictionary
-from .normalization import Normalization
+from .activation import Activation
+from .dictionary import Dictionary, FeatureError, Provenance
+from .files import load_dictionary, load_vector, read_header, save_dictionary
+from .itda import ITDA, Sources
+from .neurons import Neurons
+from .normalization import Noise, Normalization
+from .sae import SparseAutoencoder
 from .scale import Scale
+from .schema import DictionaryFileError
+from .sparse_code import SparseCode
+from .vector import SteeringVector, VectorAt
 
 __all__ = [
+    "ITDA",
+    "Activation",
     "Dictionary",
     "DictionaryFileError",
     "FeatureError",
+    "Neurons",
+    "Noise",
     "Normalization",
     "Provenance",
     "Scale",
+    "Sources",
     "SparseAutoencoder",
     "SparseCode",
+    "SteeringVector",
+    "VectorAt",
     "load_dictionary",
+    "load_vector",
+    "read_header",
     "save_dictionary",
 ]

@@ -3,39 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from .normalization import Normalization
+from .normalization import Frame, Normalization
 from .scale import Scale
+from .sparse_code import SparseCode, weighted_sum
+
+CHUNK = 2**28
+"""Bytes of pre-activations that are in memory at a time while encoding."""
 
 
 class FeatureError(IndexError):
     """A feature number that a dictionary does not have."""
-
-
-class SparseCode(NamedTuple):
-    """How much of which features: `values` (float) and `indices` (int64), both `[..., k]`.
-
-    A value of 0 is padding and its index means nothing; active means `value != 0`; values may be negative.
-    """
-
-    values: Tensor
-    indices: Tensor
-
-    def coefficient(self, feature: int) -> Tensor:
-        """How much of one feature: `[...]`, 0 where it is not active."""
-        return (self.values * (self.indices == feature)).sum(-1)
-
-    def limited(self, k: int) -> SparseCode:
-        """The `k` largest magnitudes of each code."""
-        if k >= self.values.shape[-1]:
-            return self
-        kept = self.values.abs().topk(k, dim=-1).indices
-        return SparseCode(self.values.gather(-1, kept), self.indices.gather(-1, kept))
 
 
 @dataclass(frozen=True)
@@ -49,13 +31,16 @@ class Provenance:
 
 
 class Dictionary:
-    """`n_features` directions in one site's space; see `SparseAutoencoder` for the kind there is.
+    """`n_features` directions in one site's space. Its kinds: `SparseAutoencoder`, `ITDA`, `Neurons`, `VectorAt`.
 
     Attributes:
         kind: the file's kind, such as `"sae"`.
         site: the site's name, such as `"double.18.img"`.
-        decoder: `[n_features, d_model]`, in the residual's own units.
+        decoder: `[n_features, d_model]`. In the residual's own units, but where `normalization` depends on the token
+            or on sigma: there in units of `frame(x)`.
         decoder_bias: `[d_model]`, likewise.
+        normalization: what the dictionary was made with. What folds is in the weights already; the rest is applied
+            in `encode`.
         scale: size of activations per sigma, or None where the file carries none.
         natural: each feature's mean active value in units of strength `[n_features]`, or None.
     """
@@ -67,6 +52,7 @@ class Dictionary:
         site: str,
         decoder: Tensor,
         decoder_bias: Tensor,
+        normalization: Normalization | None = None,
         scale: Scale | None = None,
         natural: Tensor | None = None,
         provenance: Provenance | None = None,
@@ -74,6 +60,7 @@ class Dictionary:
         self.site = site
         self.decoder = decoder
         self.decoder_bias = decoder_bias
+        self.normalization = normalization
         self.scale = scale
         self.natural = natural
         self.provenance = provenance or Provenance()
@@ -85,22 +72,60 @@ class Dictionary:
         return self.provenance.model
 
     def encode(self, x: Tensor, k: int | None = None, moment: Any = None) -> SparseCode:
-        """Codes of activations `x [..., d_model]`; at most `k` features each (default: the dictionary's own)."""
+        """Codes of activations `x [..., d_model]`, float32 values.
+
+        `k` keeps that many features of each token, those of the largest magnitude (default: all that are active).
+        `moment` is anything with a `sigma`, a number or `[...]`; a dictionary normalized by noise level needs it.
+        The work is done where the dictionary is; the code is where `x` is.
+        """
+        self._check_width(x)
+        flat = x.reshape(-1, self.d_model)
+        sigma = getattr(moment, "sigma", None)
+        if isinstance(sigma, Tensor) and sigma.ndim:
+            sigma = sigma.expand(x.shape[:-1]).reshape(-1)
+        rows = max(CHUNK // (4 * self.n_features), 1)
+        parts = []
+        for start in range(0, len(flat), rows):
+            part = slice(start, start + rows)
+            at = _At(sigma[part] if isinstance(sigma, Tensor) and sigma.ndim else sigma)
+            code = self._encode(flat[part].to(self.decoder.device, torch.float32), at)
+            code = SparseCode(code.values, code.indices * (code.values != 0))  # padding has index 0
+            parts.append(code if k is None else code.limited(k))
+        if not parts:
+            empty = torch.zeros(0, 0, device=x.device)
+            parts = [SparseCode(empty, empty.long())]
+        code = parts[0] if len(parts) == 1 else SparseCode.joined(parts)
+        return SparseCode(*(tensor.to(x.device).reshape(*x.shape[:-1], tensor.shape[-1]) for tensor in code))
+
+    def _encode(self, x: Tensor, moment: Any) -> SparseCode:
+        """Codes of `x [n, d_model]` in float32."""
         raise NotImplementedError
 
-    def decode(self, code: SparseCode) -> Tensor:
-        """Activations `[..., d_model]` that a code describes, float32."""
-        values, indices = code.values.float(), code.indices
-        flat = F.embedding_bag(
-            indices.reshape(-1, indices.shape[-1]),
-            self.decoder.float(),
-            per_sample_weights=values.reshape(-1, values.shape[-1]),
-            mode="sum",
-        )
-        return flat.reshape(*values.shape[:-1], self.d_model) + self.decoder_bias.float()
+    def frame(self, x: Tensor, moment: Any = None) -> Frame | None:
+        """What turns `decoder` into residual units for these tokens; None where it is in them already."""
+        if self.normalization is None or not self.normalization.per_call:
+            return None
+        gain, offset, floor = self.normalization.frame(x.float(), moment)
+        return Frame(gain.to(x.device), offset.to(x.device), floor)
+
+    def decode(self, code: SparseCode, frame: Frame | None = None) -> Tensor:
+        """Activations `[..., d_model]` that a code describes, float32.
+
+        Where the normalization depends on the token or on sigma it needs the `frame` of the tokens that were encoded
+        (see `reconstruct`), and raises `ValueError` without.
+        """
+        here = SparseCode(*(tensor.to(self.decoder.device) for tensor in code))
+        inside = (weighted_sum(here, self.decoder) + self.decoder_bias.float()).to(code.values.device)
+        if self.normalization is None or not self.normalization.per_call:
+            return inside
+        return self.normalization.invert(inside, frame)
+
+    def reconstruct(self, x: Tensor, moment: Any = None) -> Tensor:
+        """What the dictionary makes of activations `x [..., d_model]`: encoded and decoded, float32."""
+        return self.decode(self.encode(x, moment=moment), self.frame(x, moment))
 
     def direction(self, feature: int) -> Tensor:
-        """One feature's decoder row `[d_model]`, float32, in the residual's own units, not normalized."""
+        """One feature's decoder row `[d_model]`, float32, in the units of `decoder`, not normalized."""
         return self.decoder[self.check_feature(feature)].float()
 
     def check_feature(self, feature: int) -> int:
@@ -120,39 +145,6 @@ class Dictionary:
             )
 
 
-class SparseAutoencoder(Dictionary):
-    """A TopK sparse autoencoder (Gao et al. 2024, arXiv 2406.04093): `relu(topk(encoder x + encoder_bias))`.
-
-    `encoder [n_features, d_model]` and `encoder_bias [n_features]` act on plain activations: the normalization the
-    SAE was trained with is folded into them. `normalization` is kept for the measures, which divide by its `std`.
-    """
-
-    kind = "sae"
-
-    def __init__(
-        self,
-        site: str,
-        encoder: Tensor,
-        encoder_bias: Tensor,
-        decoder: Tensor,
-        decoder_bias: Tensor,
-        k: int,
-        normalization: Normalization | None = None,
-        scale: Scale | None = None,
-        natural: Tensor | None = None,
-        provenance: Provenance | None = None,
-    ):
-        super().__init__(site, decoder, decoder_bias, scale, natural, provenance)
-        if not 1 <= k <= self.n_features:
-            raise ValueError(f"k must lie between 1 and the {self.n_features} features, found {k}")
-        self.encoder = encoder
-        self.encoder_bias = encoder_bias
-        self.k = k
-        self.normalization = normalization
-
-    def encode(self, x: Tensor, k: int | None = None, moment: Any = None) -> SparseCode:
-        self._check_width(x)
-        before = F.linear(x.to(self.encoder.dtype), self.encoder, self.encoder_bias)
-        values, indices = before.topk(self.k, dim=-1, sorted=False)
-        code = SparseCode(torch.relu(values).float(), indices)
-        return code if k is None else code.limited(k)
+@dataclass(frozen=True)
+class _At:
+    sigma: Any

@@ -1,13 +1,14 @@
-"""The dictionary file, schema 1: one `.safetensors` file, described in docs/dictionary-format.md.
+"""Reading and writing the dictionary file, schema 1: one `.safetensors` file, described in docs/dictionary-format.md.
 
-Reading never runs anything from the file, and every shape and type is checked against the header before a
-tensor is read.
+Reading never runs anything from the file, checks every shape and type against the header before a tensor is read, and
+maps the tensors into memory instead of copying them.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import struct
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -17,53 +18,189 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from .dictionary import Dictionary, Provenance, SparseAutoencoder
+from .activation import Activation
+from .dictionary import Dictionary, Provenance
+from .itda import ITDA, Sources
+from .neurons import Neurons
 from .normalization import Normalization
+from .sae import SparseAutoencoder
 from .scale import Scale
+from .schema import FLOATS, FORMAT, HEADER_LIMIT, SCHEMA, DictionaryFileError, parse_header, promised
+from .vector import SteeringVector
 
-FORMAT, SCHEMA = "fluxtionary", "1"
-_FLOATS = {"F64", "F32", "F16", "BF16"}
-
-
-class DictionaryFileError(ValueError):
-    """A file that is not the dictionary it should be: names the file, what was expected and what was found."""
-
-    def __init__(self, path: str | os.PathLike, expected: str, found: str):
-        super().__init__(f"{path}: expected {expected}, found {found}")
-        self.path, self.expected, self.found = Path(path), expected, found
+_MATRICES = ("encoder", "decoder", "atoms")
+"""Kept as they lie in the file; all other tensors are small and become float32."""
 
 
-def save_dictionary(dictionary: Dictionary, path: str | os.PathLike) -> None:
-    """Write a dictionary; the file appears whole or not at all."""
-    if not isinstance(dictionary, SparseAutoencoder):
-        raise TypeError(
-            f"cannot save a {type(dictionary).__name__}: schema 1 of this release holds sparse autoencoders"
-        )
-    tensors = {
-        "encoder": dictionary.encoder,
-        "encoder_bias": dictionary.encoder_bias,
-        "decoder": dictionary.decoder,
-        "decoder_bias": dictionary.decoder_bias,
+def load_dictionary(
+    path: str | os.PathLike, device: str | torch.device = "cpu", dtype: torch.dtype | None = None
+) -> Dictionary:
+    """Read a dictionary; `dtype` is that of its matrices (default: as the file has them, mapped, not copied).
+
+    Raises `DictionaryFileError` for anything that is not a whole, consistent schema 1 file of a dictionary.
+    """
+    header, tensors = _read(Path(path), torch.device(device), dtype)
+    if header["kind"] == "vector":
+        raise DictionaryFileError(path, "a dictionary", "a steering vector: load_vector reads it")
+    return _checked(Path(path), _dictionary, header, tensors)
+
+
+def load_vector(path: str | os.PathLike, device: str | torch.device = "cpu") -> SteeringVector:
+    """Read a steering vector. Raises `DictionaryFileError` as `load_dictionary` does."""
+    header, tensors = _read(Path(path), torch.device(device), torch.float32)
+    if header["kind"] != "vector":
+        raise DictionaryFileError(path, "a steering vector", f"a dictionary of kind {header['kind']}")
+    return _checked(Path(path), _vector, header, tensors)
+
+
+def read_header(path: str | os.PathLike) -> tuple[dict[str, Any], dict[str, tuple[tuple[int, ...], str]]]:
+    """The header of a dictionary file, and each tensor's shape and type, without reading a tensor."""
+    path = Path(path)
+    with _opened(path) as file:
+        header = parse_header(path, file.metadata() or {})
+        _check_tensors(path, file, header)
+        slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+        return header, {name: (tuple(part.get_shape()), part.get_dtype()) for name, part in slices.items()}
+
+
+class _opened:  # noqa: N801
+    """A safetensors file, open; whatever goes wrong inside is a `DictionaryFileError`."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __enter__(self) -> Any:
+        check_safetensors(self.path)
+        try:
+            self.file = safe_open(self.path, framework="pt")
+            return self.file.__enter__()
+        except (SafetensorError, OSError) as error:
+            raise self._damaged(error) from error
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        self.file.__exit__(kind, error, trace)
+        if isinstance(error, SafetensorError | OSError):
+            raise self._damaged(error) from error
+
+    def _damaged(self, error: Exception) -> DictionaryFileError:
+        return DictionaryFileError(self.path, "a whole .safetensors file", f"a damaged one ({error})")
+
+
+def check_safetensors(path: Path) -> None:
+    """Refuse what is no file, or claims a header that nothing here needs, before a library parses it."""
+    if not path.is_file():
+        found = "a folder; `fluxtionary import` reads folders" if path.is_dir() else "no such file"
+        raise DictionaryFileError(path, "a dictionary file (.safetensors)", found)
+    try:
+        with path.open("rb") as file:
+            start = file.read(8)
+    except OSError as error:
+        raise DictionaryFileError(path, "a readable file", str(error)) from error
+    length = struct.unpack("<Q", start)[0] if len(start) == 8 else None
+    if length is None or length > path.stat().st_size - 8:
+        raise DictionaryFileError(path, "a whole .safetensors file", "a damaged one (it ends within its header)")
+    if length > 2 * HEADER_LIMIT:
+        raise DictionaryFileError(path, f"a header of at most {2 * HEADER_LIMIT} bytes", f"one of {length}")
+
+
+def _read(path: Path, device: torch.device, dtype: torch.dtype | None) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    with _opened(path) as file:
+        header = parse_header(path, file.metadata() or {})
+        names = _check_tensors(path, file, header)
+        tensors = {name: file.get_tensor(name) for name in names}
+    for name, tensor in tensors.items():
+        if name != "prompts":
+            check_finite(path, name, tensor)
+        if name in _MATRICES:
+            tensors[name] = tensor.to(device, dtype)
+        elif name not in ("sources", "prompts"):
+            tensors[name] = tensor.to(device, torch.float32)
+    return header, tensors
+
+
+def check_finite(path: Path, name: str, tensor: Tensor) -> None:
+    """Refuse NaN and infinity. One pass over the memory and no copy: a map of the file stays a map."""
+    if tensor.numel() and not all(bool(torch.isfinite(end)) for end in torch.aminmax(tensor)):
+        raise DictionaryFileError(path, f"finite numbers in {name}", "NaN or infinity")
+
+
+def _check_tensors(path: Path, file: Any, header: dict[str, Any]) -> list[str]:
+    required, optional = promised(header)
+    present = set(file.keys())
+    if missing := required.keys() - present:
+        raise DictionaryFileError(path, f"tensors {', '.join(required)}", f"no {', '.join(sorted(missing))}")
+    if unknown := present - required.keys() - optional.keys():
+        known = ", ".join([*required, *optional])
+        raise DictionaryFileError(path, f"only tensors {known}", f"{', '.join(sorted(unknown))[:200]} too")
+    shapes = {name: shape for name, shape in {**required, **optional}.items() if name in present}
+    for name, wanted in shapes.items():
+        part = file.get_slice(name)
+        found = tuple(part.get_shape())
+        if len(found) != len(wanted) or any(f < 1 or w not in (-1, f) for w, f in zip(wanted, found, strict=True)):
+            raise DictionaryFileError(path, f"{name} of shape {wanted}", f"shape {found}")
+        if name == "prompts":
+            if part.get_dtype() != "U8":
+                raise DictionaryFileError(path, "prompts as bytes (U8)", part.get_dtype())
+        elif part.get_dtype() not in FLOATS:
+            raise DictionaryFileError(path, f"{name} of a floating type", part.get_dtype())
+    return list(shapes)
+
+
+def _checked(path: Path, make: Any, header: dict[str, Any], tensors: dict[str, Tensor]) -> Any:
+    """What `make` builds; its own complaints about values name the file."""
+    try:
+        return make(header, tensors)
+    except ValueError as error:
+        raise DictionaryFileError(path, "a dictionary that fits together", str(error)) from error
+
+
+def _dictionary(header: dict[str, Any], tensors: dict[str, Tensor]) -> Dictionary:
+    site, how = header["sites"][0], header.get("activation", {})
+    common: dict[str, Any] = {
+        "scale": Scale(tensors["scale"][0]) if "scale" in tensors else None,
+        "natural": tensors.get("natural"),
+        "provenance": _provenance(header),
     }
-    if dictionary.normalization is not None:
-        tensors |= {"mean": dictionary.normalization.mean, "std": dictionary.normalization.std}
-    if dictionary.scale is not None:
-        tensors["scale"] = dictionary.scale.values[None]
-    if dictionary.natural is not None:
-        tensors["natural"] = dictionary.natural
+    if header["kind"] == "neurons":
+        return Neurons(site, tensors["decoder"], how["k"], **common)
+    norm = header["normalization"]
+    if norm["kind"] != "none" or norm.get("clip") is not None:
+        parts = {name: tensors.get(name) for name in ("mean", "std", "rotation")}
+        common["normalization"] = Normalization(kind=norm["kind"], clip=norm.get("clip"), **parts)
+    if header["kind"] == "itda":
+        sources = None
+        if "sources" in tensors:
+            words = bytes(tensors.get("prompts", torch.zeros(0, dtype=torch.uint8)).tolist())
+            prompts = tuple(words.decode(errors="replace").split("\n", len(tensors["sources"]))) if words else ()
+            sources = Sources(tuple(header["sources"]["columns"]), tensors["sources"].double(), prompts)
+        return ITDA(site, tensors["atoms"], how["k"], how["name"], how["nonnegative"], sources=sources, **common)
+    activation = Activation(how["name"], how.get("k"), tensors.get("threshold"), how.get("relu", True) is not False)
+    weights: dict[str, Any] = {name: tensors[name] for name in ("encoder", "encoder_bias", "decoder", "decoder_bias")}
+    groups = tuple(how.get("groups") or ())
+    return SparseAutoencoder(site, activation=activation, groups=groups, **weights, **common)
+
+
+def _vector(header: dict[str, Any], tensors: dict[str, Tensor]) -> SteeringVector:
+    directions = dict(zip(header["sites"], tensors["decoder"], strict=True))
+    rows = dict(zip(header["sites"], tensors["scale"], strict=True)) if "scale" in tensors else {}
+    scales = {site: Scale(row) for site, row in rows.items() if bool(row.any())}
+    return SteeringVector(directions, scales, _provenance(header))
+
+
+def _provenance(header: dict[str, Any]) -> Provenance:
+    return Provenance(*(header[name] for name in ("model", "capture", "training", "metrics")))
+
+
+def save_dictionary(dictionary: Dictionary | SteeringVector, path: str | os.PathLike) -> None:
+    """Write a dictionary or a steering vector; the file appears whole or not at all."""
+    if isinstance(dictionary, SteeringVector):
+        header, tensors = _vector_parts(dictionary)
+    elif isinstance(dictionary, SparseAutoencoder | ITDA | Neurons):
+        header, tensors = _dictionary_parts(dictionary)
+    else:
+        raise TypeError(f"cannot save a {type(dictionary).__name__}: expected a dictionary or a steering vector")
     about = dictionary.provenance
-    header = {
-        "kind": dictionary.kind,
-        "sites": [dictionary.site],
-        "d_model": dictionary.d_model,
-        "n_features": dictionary.n_features,
-        "activation": {"name": "topk", "k": dictionary.k},
-        "model": about.model,
-        "normalization": {"kind": "none" if dictionary.normalization is None else "standardise", "clip": None},
-        "capture": about.capture,
-        "training": about.training,
-        "metrics": about.metrics,
-    }
+    header |= {name: getattr(about, name) for name in ("model", "capture", "training", "metrics")}
     metadata = {"format": FORMAT, "schema": SCHEMA, "header": json.dumps(header, allow_nan=False)}
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -71,7 +208,8 @@ def save_dictionary(dictionary: Dictionary, path: str | os.PathLike) -> None:
     os.close(handle)
     partial = Path(name)
     try:
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, partial, metadata)
+        save_file(_separate(tensors), partial, metadata)
+        parse_header(path, metadata)  # what is written can be read
         partial.chmod(0o644)
         partial.replace(path)
     except BaseException:
@@ -79,124 +217,66 @@ def save_dictionary(dictionary: Dictionary, path: str | os.PathLike) -> None:
         raise
 
 
-def load_dictionary(
-    path: str | os.PathLike, device: str | torch.device = "cpu", dtype: torch.dtype | None = None
-) -> Dictionary:
-    """Read a dictionary; `dtype` is that of encoder and decoder (default: float32).
-
-    Raises `DictionaryFileError` for anything that is not a whole, consistent schema 1 file.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise DictionaryFileError(
-            path, "a dictionary file (.safetensors)", "a folder" if path.is_dir() else "no such file"
-        )
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = _header(path, file.metadata() or {})
-            tensors = _tensors(path, file, header)
-    except SafetensorError as error:
-        raise DictionaryFileError(path, "a whole .safetensors file", f"a damaged one ({error})") from error
-    except OSError as error:
-        raise DictionaryFileError(path, "a readable file", str(error)) from error
-    return _dictionary(path, header, tensors, torch.device(device), dtype or torch.float32)
-
-
-def _header(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
-    if metadata.get("format") != FORMAT:
-        raise DictionaryFileError(
-            path, "a Fluxtionary dictionary", f"format {metadata.get('format')!r} in its metadata"
-        )
-    if metadata.get("schema") != SCHEMA:
-        raise DictionaryFileError(
-            path, f"schema {SCHEMA}", f"schema {metadata.get('schema')!r}; is there a newer release?"
-        )
-    try:
-        header = json.loads(metadata.get("header", ""))
-    except (ValueError, RecursionError) as error:
-        raise DictionaryFileError(path, "a header in JSON", f"text that is not ({error})") from error
-    if not isinstance(header, dict):
-        raise DictionaryFileError(path, "a header that is a JSON object", f"a {type(header).__name__}")
-
-    def need(name: str, kind: type, inside: dict[str, Any] = header) -> Any:
-        value = inside.get(name)
-        if not isinstance(value, kind) or isinstance(value, bool):
-            raise DictionaryFileError(path, f"a header with {name} ({kind.__name__})", f"{name} = {value!r:.60}")
-        return value
-
-    if need("kind", str) != "sae":
-        raise DictionaryFileError(path, "kind 'sae'", f"kind {header['kind']!r}")
-    sites = need("sites", list)
-    if len(sites) != 1 or not isinstance(sites[0], str):
-        raise DictionaryFileError(path, "one site", f"sites {sites!r:.60}")
-    for name in ("d_model", "n_features"):
-        if need(name, int) < 1:
-            raise DictionaryFileError(path, f"a positive {name}", str(header[name]))
-    activation = need("activation", dict)
-    if need("name", str, activation) != "topk":
-        raise DictionaryFileError(path, "activation 'topk'", f"activation {activation['name']!r}")
-    if not 1 <= need("k", int, activation) <= header["n_features"]:
-        raise DictionaryFileError(
-            path, f"k between 1 and n_features = {header['n_features']}", f"k = {activation['k']}"
-        )
-    for name in ("model", "normalization", "capture", "training", "metrics"):
-        need(name, dict)
-    if (
-        header["normalization"].get("kind") not in ("none", "standardise")
-        or header["normalization"].get("clip") is not None
-    ):
-        raise DictionaryFileError(
-            path, "normalization 'none' or 'standardise', no clip", f"{header['normalization']!r:.60}"
-        )
-    return header
-
-
-def _tensors(path: Path, file: Any, header: dict[str, Any]) -> dict[str, Tensor]:
-    n, d = header["n_features"], header["d_model"]
-    required = {"encoder": (n, d), "encoder_bias": (n,), "decoder": (n, d), "decoder_bias": (d,)}
-    if header["normalization"]["kind"] == "standardise":
-        required |= {"mean": (d,), "std": (d,)}
-    present = set(file.keys())
-    if missing := required.keys() - present:
-        raise DictionaryFileError(path, f"tensors {', '.join(required)}", f"no {', '.join(sorted(missing))}")
-    optional = {"scale": (1, -1), "natural": (n,)}
-    if unknown := present - required.keys() - optional.keys():
-        raise DictionaryFileError(
-            path, f"only tensors {', '.join([*required, *optional])}", f"{', '.join(sorted(unknown))} too"
-        )
-    present_shapes = {name: shape for name, shape in {**required, **optional}.items() if name in present}
-    for name, wanted in present_shapes.items():
-        part = file.get_slice(name)
-        found = tuple(part.get_shape())
-        if len(found) != len(wanted) or any(w not in (-1, f) for w, f in zip(wanted, found, strict=True)):
-            raise DictionaryFileError(path, f"{name} of shape {wanted}", f"shape {found}")
-        if part.get_dtype() not in _FLOATS:
-            raise DictionaryFileError(path, f"{name} of a floating type", part.get_dtype())
-    return {name: file.get_tensor(name) for name in present_shapes}
-
-
-def _dictionary(
-    path: Path, header: dict[str, Any], tensors: dict[str, Tensor], device: torch.device, dtype: torch.dtype
-) -> Dictionary:
+def _separate(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """On the CPU, contiguous, and no two in the same memory, which safetensors refuses."""
+    out: dict[str, Tensor] = {}
+    seen: set[int] = set()
     for name, tensor in tensors.items():
-        if not bool(torch.isfinite(tensor).all()):
-            raise DictionaryFileError(path, f"finite numbers in {name}", "NaN or infinity")
-    weights = {name: tensors[name].to(device, dtype) for name in ("encoder", "encoder_bias", "decoder", "decoder_bias")}
-    normalization = None
-    if "std" in tensors:
-        if not bool((tensors["std"] > 0).all()):
-            raise DictionaryFileError(path, "a positive std for every channel", "zero or less")
-        normalization = Normalization(tensors["mean"].float().to(device), tensors["std"].float().to(device))
-    try:
-        scale = Scale(tensors["scale"][0]) if "scale" in tensors else None
-    except ValueError as error:
-        raise DictionaryFileError(path, "a positive scale per sigma bin", str(error)) from error
-    return SparseAutoencoder(
-        site=header["sites"][0],
-        k=header["activation"]["k"],
-        normalization=normalization,
-        scale=scale,
-        natural=tensors["natural"].float().to(device) if "natural" in tensors else None,
-        provenance=Provenance(*(header[name] for name in ("model", "capture", "training", "metrics"))),
-        **weights,
-    )
+        plain = tensor.detach().cpu().contiguous()
+        out[name] = plain.clone() if plain.untyped_storage().data_ptr() in seen else plain
+        seen.add(out[name].untyped_storage().data_ptr())
+    return out
+
+
+def _dictionary_parts(dictionary: SparseAutoencoder | ITDA | Neurons) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    norm = dictionary.normalization or Normalization(kind="none")
+    header: dict[str, Any] = {
+        "kind": dictionary.kind,
+        "sites": [dictionary.site],
+        "d_model": dictionary.d_model,
+        "n_features": dictionary.n_features,
+        "normalization": {"kind": norm.kind, "clip": norm.clip},
+    }
+    tensors = {name: t for name, t in zip(("mean", "std", "rotation"), norm.tensors(), strict=True) if t is not None}
+    if dictionary.scale is not None:
+        tensors["scale"] = dictionary.scale.values[None]
+    if dictionary.natural is not None:
+        tensors["natural"] = dictionary.natural
+    if isinstance(dictionary, Neurons):
+        header |= {"activation": {"name": "topk", "k": dictionary.k}, "d_residual": dictionary.d_residual}
+        tensors["decoder"] = dictionary.decoder
+    elif isinstance(dictionary, ITDA):
+        how = {"name": dictionary.method, "k": dictionary.k, "nonnegative": dictionary.nonnegative}
+        header["activation"] = how
+        tensors["atoms"] = dictionary.atoms
+        if dictionary.sources is not None:
+            header["sources"] = {"columns": list(dictionary.sources.columns)}
+            tensors["sources"] = dictionary.sources.table.double()
+            if words := "\n".join(prompt.replace("\n", " ") for prompt in dictionary.sources.prompts).encode():
+                tensors["prompts"] = torch.frombuffer(bytearray(words), dtype=torch.uint8)
+    else:
+        activation = dictionary.activation
+        header["activation"] = {"name": activation.name, "k": activation.k}
+        header["activation"] |= {} if activation.relu else {"relu": False}
+        header["activation"] |= {"groups": list(dictionary.groups)} if dictionary.groups else {}
+        tensors |= {"encoder": dictionary.encoder, "encoder_bias": dictionary.encoder_bias}
+        tensors |= {"decoder": dictionary.decoder, "decoder_bias": dictionary.decoder_bias}
+        if activation.threshold is not None:
+            tensors["threshold"] = activation.threshold
+    return header, tensors
+
+
+def _vector_parts(vector: SteeringVector) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    header = {
+        "kind": vector.kind,
+        "sites": list(vector.sites),
+        "d_model": vector.d_model,
+        "n_features": len(vector.sites),
+        "normalization": {"kind": "none", "clip": None},
+    }
+    tensors = {"decoder": torch.stack(list(vector.directions.values()))}
+    if vector.scales:
+        bins = len(next(iter(vector.scales.values())).values)
+        rows = [vector.scales[s].values if s in vector.scales else torch.zeros(bins) for s in vector.sites]
+        tensors["scale"] = torch.stack(rows)
+    return header, tensors

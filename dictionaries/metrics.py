@@ -7,8 +7,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .dictionary import Dictionary, SparseCode
-from .normalization import Normalization
+from .dictionary import Dictionary
+from .normalization import Noise, Normalization
+from .sparse_code import SparseCode
 
 
 class Reconstruction(NamedTuple):
@@ -57,6 +58,8 @@ class ReconstructionMeter:
     """
 
     def __init__(self, normalization: Normalization, cells: CellMeans, n_features: int):
+        if normalization.kind != "standardise" or normalization.mean is None or normalization.std is None:
+            raise ValueError(f"the measures divide by each channel's deviation, found a {normalization.kind} one")
         self.mean, self.std = normalization.mean.double(), normalization.std.double()
         self.cells = cells
         self.error = self.variance = self.raw_error = self.raw_variance = self.within = 0.0
@@ -102,6 +105,8 @@ def measure_dictionary(
     meter = ReconstructionMeter(normalization, cells, dictionary.n_features)
     for start in range(0, len(x), batch):
         part = slice(start, start + batch)
-        code = dictionary.encode(x[part])
-        meter.add(x[part], dictionary.decode(code), sigma[part], position[part], code)
+        noise = Noise(sigma[part])
+        code = dictionary.encode(x[part], moment=noise)
+        found = dictionary.decode(code, dictionary.frame(x[part], noise))
+        meter.add(x[part], found, sigma[part], position[part], code)
     return meter.measures()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -21,15 +19,25 @@ class Scale:
     def __init__(self, values: Tensor):
         values = values.detach().float().cpu()
         if values.ndim != 1 or not len(values) or not bool(torch.isfinite(values).all() and (values > 0).all()):
-            raise ValueError(f"a scale needs one positive finite number per sigma bin, found {values}")
+            raise ValueError(f"a scale needs one positive finite number per sigma bin, found {values.tolist()[:4]}...")
         self.values = values
 
     def at(self, sigma: float) -> float:
-        place = min(max(sigma, 0.0), 1.0) * len(self.values) - 0.5
-        low = min(max(math.floor(place), 0), len(self.values) - 1)
-        high = min(low + 1, len(self.values) - 1)
-        share = min(max(place - low, 0.0), 1.0)
-        return float(self.values[low] * (1 - share) + self.values[high] * share)
+        return float(between_bins(self.values, sigma))
+
+
+def between_bins(values: Tensor, sigma: float | Tensor) -> Tensor:
+    """`values [bins, ...]` at a sigma: linear between the centres of equal bins over [0, 1], flat beyond them.
+
+    A tensor of sigmas `[n]` gives `[n, ...]`.
+    """
+    place = torch.as_tensor(sigma, dtype=torch.float64).clamp(0, 1) * len(values) - 0.5
+    low = place.floor().clamp(0, len(values) - 1).long()
+    share = (place - low).clamp(0, 1)
+    high = (low + 1).clamp(max=len(values) - 1).to(values.device)
+    low, share = low.to(values.device), share.to(values)
+    share = share.reshape(share.shape + (1,) * (values.ndim - 1))
+    return values[low] * (1 - share) + values[high] * share
 
 
 class ScaleMeter:

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from ..dictionaries import Normalization
-from ..dictionaries.pursuit import orthogonal_matching_pursuit
+from ..dictionaries.pursuit import pursue
+from ..dictionaries.sparse_code import weighted_sum
 
 
 def _fvu(z: Tensor, reconstruction: Tensor) -> float:
@@ -40,8 +41,5 @@ def random_tokens_fvu(
     drawn = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))[:atoms]
     unit = torch.nn.functional.normalize(normalization.apply(train[drawn]), dim=1)
     z = normalization.apply(held_out)
-    parts = []
-    for start in range(0, len(z), batch):
-        code = orthogonal_matching_pursuit(z[start : start + batch], unit, k)
-        parts.append((code.values[..., None] * unit[code.indices]).sum(1))
-    return _fvu(z, torch.cat(parts))
+    code = pursue(z, unit, k)
+    return _fvu(z, weighted_sum(code, unit))

@@ -13,9 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..dictionaries import Neurons, Provenance
 from .moment import Moment, Row
 from .plan import Plan, Run
-from .site import Site
+from .site import Site, SiteError
 
 
 def model_shape(transformer: Any) -> tuple[int, int, int]:
@@ -30,6 +31,26 @@ def model_shape(transformer: Any) -> tuple[int, int, int]:
             f"expected a Flux transformer of diffusers, found {type(transformer).__name__} without {', '.join(missing)}"
         )
     return len(transformer.transformer_blocks), len(transformer.single_transformer_blocks), transformer.inner_dim
+
+
+def neurons(transformer: Any, site: Site | str, k: int = 64) -> Neurons:
+    """A block's hidden MLP units as a dictionary, with the columns of its down-projection as directions.
+
+    `site` is an `.mlp` site such as `double.18.img.mlp`. A single block has one MLP for both streams, beside its
+    attention: the units are the later columns of `proj_out`. Raises `SiteError` where the model has no such site.
+    """
+    site = Site.parse(site)
+    if site.part != "mlp":
+        raise SiteError(f"neurons live at an .mlp site, found {site}: did you mean {site._replace(part='mlp')}?")
+    double, single, width = model_shape(transformer)
+    site.check_depth(double, single)
+    if site.stage == "double":
+        block = transformer.transformer_blocks[site.block]
+        weight = (block.ff if site.stream == "img" else block.ff_context).net[2].weight
+    else:
+        weight = transformer.single_transformer_blocks[site.block].proj_out.weight[:, width:]
+    columns = weight.detach().float().T.contiguous()
+    return Neurons(str(site), columns, min(k, len(columns)), provenance=Provenance(model={"family": "flux1"}))
 
 
 @contextmanager

@@ -229,6 +229,7 @@ class SitePass:
             return x
         weight = self.weight(edit, rows)
         delta = torch.zeros(len(rows), *x.shape[1:], device=x.device)
+        frame = edit.dictionary.frame(self.incoming[rows], self.moment)
         for feature, target in edit.targets.items():
             key = (id(edit.dictionary), feature)
             if key not in self._coefficients:
@@ -236,7 +237,8 @@ class SitePass:
             now = self._coefficients[key]
             change = (target - now[rows]) if weight is None else weight * (target - now[rows])
             now[rows] += change
-            delta += change[..., None] * edit.dictionary.direction(feature).to(x.device)
+            direction = edit.dictionary.direction(feature).to(x.device)
+            delta += change[..., None] * (direction if frame is None else frame.gain * direction)
         return _changed(x, rows, None, delta)
 
     def record(self, tap: Tap, x: Tensor) -> Record | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fluxtionary.dictionaries import Normalization, Scale, SparseAutoencoder
+from fluxtionary.dictionaries import Activation, Normalization, Scale, SparseAutoencoder
 from fluxtionary.dictionaries.scale import BINS
 
 torch.set_num_threads(2)
@@ -48,7 +48,7 @@ def make_dictionary(
         encoder_bias=0.1 * random(n_features),
         decoder=random(n_features, d_model),
         decoder_bias=0.1 * random(d_model),
-        k=k,
+        activation=Activation("topk", k),
         normalization=Normalization(0.1 * random(d_model), random(d_model).abs() + 0.5),
         scale=Scale(torch.linspace(1, 3, BINS)),
         natural=random(n_features).abs(),

@@ -9,9 +9,11 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 from fluxtionary import cli
+from fluxtionary.demo import files
 from fluxtionary.dictionaries import load_dictionary, save_dictionary
 
 from .conftest import make_dictionary
@@ -185,6 +187,42 @@ def test_prompts_are_checked_before_anything_is_loaded(run, tmp_path):
     assert code == 2 and "double.18.img" in errors
     code, _, errors = run("train-sae", "--site", "single.9.img", "--out", out)
     assert code == 2 and "2 double and 4 single blocks" in errors
+
+
+def test_inspect_says_what_a_file_is(run):
+    code, printed, _ = run("inspect", files.DICTIONARY)
+    assert code == 0
+    for words in ("sparse autoencoder: topk, k 16", "double.1.img", "family flux1", "1,536 of width", "standardise"):
+        assert words in printed, words
+
+
+def test_a_dictionary_leaves_and_comes_back(run, tmp_path):
+    folder, out = tmp_path / "foreign", tmp_path / "back.safetensors"
+    assert run("export", files.DICTIONARY, "--format", "saelens", "--out", folder)[0] == 0
+    code, printed, _ = run("inspect", folder)
+    assert code == 0 and "saelens" in printed and "fluxtionary import" in printed
+    code, printed, _ = run("import", folder, "--site", "double.1.img", "--out", out)
+    assert code == 0 and "sparse autoencoder: topk, k 16" in printed
+    x = torch.randn(6, 192, generator=torch.Generator().manual_seed(0)) * 5
+    before, after = load_dictionary(files.DICTIONARY), load_dictionary(out)
+    assert torch.allclose(before.encode(x).dense(1536), after.encode(x).dense(1536), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("inspect", "nothing.safetensors"), "no such file"),
+        (("inspect", "README.md"), "damaged"),
+        (("import", "docs", "--site", "double.1.img", "--out", "x.safetensors"), "one of the formats"),
+        (("import", "docs", "--site", "double.1", "--out", "x.safetensors"), "is no site"),
+        (("export", "nothing.safetensors", "--format", "sparsify", "--out", "x"), "no such file"),
+    ],
+)
+def test_files_that_are_none_are_one_line(run, monkeypatch, arguments, words):
+    monkeypatch.chdir(Path(__file__).parents[1])
+    code, _, errors = run(*arguments)
+    assert code == 2 and words in errors and errors.count("\n") == 1
+    assert not Path("x.safetensors").exists()
 
 
 @pytest.mark.long

@@ -31,7 +31,7 @@ HOST_NEUTRAL = {"demo/files.py", "demo/captions.py", "demo/scenes.py", "demo/mea
 
 def modules(room):
     path = ROOT / room
-    return [path] if path.is_file() else sorted(path.glob("*.py"))
+    return [path] if path.is_file() else sorted(path.rglob("*.py"))
 
 
 def imported(path):
@@ -60,7 +60,8 @@ def test_a_room_stands_only_on_rooms_below_it(room):
 @pytest.mark.parametrize("room", LIBRARIES)
 def test_rooms_of_the_nodes_need_only_what_a_host_has(room):
     for path in modules(room):
-        assert imported(path)[1] - HOST <= LIBRARIES[room], path
+        extra = {"tensorstore"} if path.name == "flux1_saes.py" else set()  # imported when such a folder is read
+        assert imported(path)[1] - HOST <= LIBRARIES[room] | extra, path
 
 
 def test_only_the_nodes_and_one_module_know_comfyui():

@@ -15,8 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
-from ..dictionaries import Normalization, Scale, SparseAutoencoder, SparseCode
-from ..dictionaries.dictionary import Provenance
+from ..dictionaries import Activation, Normalization, Provenance, Scale, SparseAutoencoder, SparseCode
 from ..dictionaries.scale import ScaleMeter
 from ..residual import Site
 from .buffer import ShuffleBuffer
@@ -136,7 +135,7 @@ class Trainer:
             encoder_bias=encoder_bias,
             decoder=decoder.clone(),
             decoder_bias=decoder_bias.clone(),
-            k=self.config.k,
+            activation=Activation("topk", self.config.k),
             normalization=self.normalization,
             scale=scale,
             provenance=provenance,

@@ -1,6 +1,7 @@
 import json
 import random
 import struct
+from pathlib import Path
 
 import pytest
 import torch
@@ -42,6 +43,18 @@ def test_what_is_saved_is_loaded(saved, dictionary):
     assert [path.name for path in saved.parent.iterdir()] == ["one.safetensors"]
 
 
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="Linux says what is mapped where")
+def test_matrices_are_mapped_not_copied(saved):
+    again = load_dictionary(saved)
+    address = again.encoder.data_ptr()
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        low, high = (int(end, 16) for end in line.split()[0].split("-"))
+        if low <= address < high:
+            assert line.endswith(str(saved))
+            return
+    raise AssertionError("the encoder is nowhere")
+
+
 def test_what_is_optional_may_be_missing(tmp_path, dictionary):
     dictionary.scale = dictionary.natural = dictionary.normalization = None
     save_dictionary(dictionary, tmp_path / "bare.safetensors")
@@ -69,14 +82,36 @@ def test_other_dtypes_can_be_asked_for(saved):
 HEADERS = [
     (lambda h: h.pop("kind"), "kind"),
     (lambda h: h.update(kind="transcoder"), "kind 'transcoder'"),
+    (lambda h: h.update(kind="vector"), "one site for each direction"),
+    (lambda h: h.update(kind="neurons"), "normalization none for kind neurons"),
+    (
+        lambda h: h.update(kind="neurons", normalization={"kind": "none"}),
+        "neurons at an .mlp site",
+    ),
     (lambda h: h.update(sites=[]), "one site"),
+    (lambda h: h.update(sites=[3]), "one site"),
     (lambda h: h.update(d_model=-3), "positive d_model"),
     (lambda h: h.update(d_model=True), "d_model"),
+    (lambda h: h.update(d_model=64.0), "d_model"),
     (lambda h: h.update(n_features=10**15), "n_features = 1000000000000000|shape"),
     (lambda h: h.update(d_model=64), r"shape \(48, 64\), found shape \(48, 128\)"),
     (lambda h: h.update(activation={"name": "topk", "k": 0}), "k = 0"),
+    (lambda h: h.update(activation={"name": "topk", "k": 49}), "between 1 and 48"),
+    (lambda h: h.update(activation={"name": "topk"}), "k"),
     (lambda h: h.update(activation={"name": "gelu", "k": 8}), "gelu"),
-    (lambda h: h.update(normalization={"kind": "standardise", "clip": 10}), "no clip"),
+    (lambda h: h.update(activation={"name": "groupmax", "k": 7}), "groups of one size"),
+    (lambda h: h.update(activation={"name": "relu", "relu": False}), "relu without"),
+    (lambda h: h.update(activation={"name": "topk", "k": 8, "relu": 0}), "relu"),
+    (lambda h: h.update(activation={"name": "topk", "k": 8, "groups": [40, 9]}), "add up to 48"),
+    (lambda h: h.update(activation={"name": "topk", "k": 8, "groups": [48.0]}), "add up to 48"),
+    (lambda h: h.update(activation={"name": "jumprelu"}), "no threshold"),
+    (lambda h: h.update(normalization={"kind": "standardise", "clip": -10}), "clip"),
+    (lambda h: h.update(normalization={"kind": "standardise", "clip": True}), "clip"),
+    (lambda h: h.update(normalization={"kind": "batch"}), "batch"),
+    (lambda h: h.update(normalization={"kind": "pca"}), "no rotation"),
+    (lambda h: h.update(normalization={"kind": "none"}), "mean, std too"),
+    (lambda h: h.update(sources={"columns": ["seed"]}), "sources of an itda"),
+    (lambda h: h.update(metrics=[]), "metrics"),
 ]
 
 
@@ -94,8 +129,8 @@ TENSORS = [
     (lambda t: t.update(decoder=t["decoder"].T.contiguous()), r"found shape \(128, 48\)"),
     (lambda t: t.update(decoder=t["decoder"].int()), "floating"),
     (lambda t: t["decoder"].fill_(float("nan")), "finite numbers in decoder"),
-    (lambda t: t["std"].zero_(), "positive std"),
-    (lambda t: t["scale"].neg_(), "positive scale"),
+    (lambda t: t["std"].zero_(), "std must be positive"),
+    (lambda t: t["scale"].neg_(), "positive finite number"),
 ]
 
 
@@ -114,6 +149,8 @@ def test_tensors_that_do_not_fit_are_refused(saved, change, words):
         ({"header": "["}, "JSON"),
         ({"header": "[1]"}, "JSON object"),
         ({"header": "[" * 100_000}, "JSON"),
+        ({"header": '{"kind": NaN}'}, "NaN is no JSON"),
+        ({"header": " " * 3_000_000}, "at most 2097152 bytes"),
     ],
 )
 def test_other_files_are_refused(saved, metadata, words):

@@ -4,7 +4,7 @@ import torch
 from fluxtionary.dictionaries import Scale
 from fluxtionary.dictionaries.scale import BINS
 from fluxtionary.residual import Ablate, Add, Clamp, Gate, Plan, PlanError, Row, Site, SiteError, Tap, Window
-from fluxtionary.residual.diffusers_host import attach, percent_to_sigma
+from fluxtionary.residual.diffusers_host import attach, neurons, percent_to_sigma
 
 from ..conftest import make_dictionary
 
@@ -230,3 +230,33 @@ def test_plans_that_do_not_fit_are_refused_before_anything_is_touched(random_flu
 def test_percent_to_sigma_follows_the_schedule(random_flux):
     convert = percent_to_sigma(random_flux, 128, 128)
     assert [convert(p) for p in (0.0, 0.25, 1.0)] == [1.0, 0.75, 0.0]
+
+
+@pytest.mark.parametrize("site", ["double.0.img.mlp", "double.1.txt.mlp", "single.1.img.mlp"])
+@torch.no_grad()
+def test_neurons_write_what_the_model_s_down_projection_writes(random_flux, draw, site):
+    found = neurons(random_flux.transformer, site, k=10_000)
+    tap = Tap(site, found)
+    plain = Tap(site)
+    with attach(random_flux, Plan([tap, plain])) as run:
+        draw(random_flux)
+    record, units = run.records[tap][0], run.records[plain][0].activations.clone()
+    assert torch.equal(found.decode(record.code), units)
+    stage, block, stream, _ = Site.parse(site)
+    if stage == "double":
+        part = random_flux.transformer.transformer_blocks[block]
+        layer = (part.ff if stream == "img" else part.ff_context).net[2]
+        expected = layer(units) - layer.bias
+    else:
+        layer = random_flux.transformer.single_transformer_blocks[block].proj_out
+        attention = torch.zeros(*units.shape[:-1], 128)
+        expected = layer(torch.cat([attention, units], -1)) - layer.bias
+    assert torch.allclose(found.contribution(record.code), expected, atol=1e-5)
+    assert found.direction(3).shape == (128,) and found.direction_site == site.removesuffix(".mlp")
+
+
+def test_neurons_have_a_site_of_their_own(random_flux):
+    with pytest.raises(SiteError, match=r"did you mean double.0.img.mlp"):
+        neurons(random_flux.transformer, "double.0.img")
+    with pytest.raises(SiteError, match="2 double and 2 single blocks"):
+        neurons(random_flux.transformer, "double.7.img.mlp")

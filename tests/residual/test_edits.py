@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from fluxtionary.dictionaries import FeatureError, Scale
+from fluxtionary.dictionaries import Activation, FeatureError, Normalization, Scale, SparseAutoencoder, SparseCode
 from fluxtionary.dictionaries.scale import BINS
 from fluxtionary.residual import Ablate, Add, Clamp, Gate, Moment, Plan, PlanError, Row, Run, Site, Tap, Window
 from fluxtionary.residual.edits import token_mask
@@ -165,6 +165,26 @@ def test_two_dictionaries_at_one_site_do_not_share_codes(dictionary):
     for one in (dictionary, other):
         expected = expected - one.encode(x).coefficient(1)[..., None] * one.direction(1)
     assert torch.allclose(y, expected, atol=1e-4)
+
+
+def test_a_clamp_is_in_the_units_of_each_token(dictionary):
+    """A dictionary that normalizes by token: setting a feature moves its share of the reconstruction, no more."""
+    own = SparseAutoencoder(
+        str(SITE),
+        dictionary.encoder,
+        dictionary.encoder_bias,
+        dictionary.decoder,
+        dictionary.decoder_bias,
+        Activation("topk", 8),
+        Normalization(kind="layer_norm"),
+    )
+    x = 30 * stream() + 4
+    y = Run(Plan([Clamp(SITE, own, {4: 6.0}, rows="both")])).visit(SITE, x, MOMENT)
+    code, frame = own.encode(x), own.frame(x)
+    extra = torch.full((*code.values.shape[:-1], 1), 0) + 4
+    change = (6.0 - code.coefficient(4))[..., None]
+    more = SparseCode(torch.cat([code.values, change], -1), torch.cat([code.indices, extra], -1))
+    assert torch.allclose(y - x, own.decode(more, frame) - own.decode(code, frame), rtol=1e-3, atol=1e-2)
 
 
 def test_a_mask_scales_a_clamp(dictionary):
