@@ -12,11 +12,11 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import torch
 from mixtures import Mixtures
+from timing import timed
 
 from fluxtionary.dictionaries import Activation, Normalization, SparseAutoencoder, load_dictionary, save_dictionary
 
@@ -54,16 +54,6 @@ def token_sae(d_model: int, features: int, k: int, source: Mixtures) -> SparseAu
 def plain(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, k: int):
     """What the libraries do: `weight` is `[d_model, n_features]`."""
     return torch.relu(x @ weight + bias).topk(k, dim=-1)
-
-
-def timed(call, device: str):
-    if device == "cuda":
-        torch.cuda.synchronize()
-    started = time.perf_counter()
-    found = call()
-    if device == "cuda":
-        torch.cuda.synchronize()
-    return found, time.perf_counter() - started
 
 
 def fvu(x: torch.Tensor, found: torch.Tensor) -> float:

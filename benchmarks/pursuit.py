@@ -7,7 +7,7 @@ A dictionary makes its Gram matrix once and keeps it, so ours are given it: maki
 
 ratios          tokens/s of ours over theirs, the worst over the sizes; each size's is the median over the rounds
 fvu_gain        their fvu minus ours at the same k, the worst over the sizes (fvu: DESIGN's measure)
-fvu_gain_equal_l0  the same with ours given only as many atoms a row as theirs has active (rounded down)
+fvu_gain_equal_l0  the same with ours given only as many atoms a row as theirs has active, on average
 peak_over_gram_gb  growth of resident memory (GPU: of allocated memory) while ours run, beyond rows, atoms and Gram,
                 in a fresh process, the worst over methods and sizes
 """
@@ -19,14 +19,12 @@ import json
 import statistics
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 from mixtures import Mixtures
 from released_pursuit import released_gradient_pursuit, released_matching_pursuit
+from timing import timed
 from torch import Tensor
 
 from fluxtionary.dictionaries.pursuit import gram_of, pursue
@@ -43,17 +41,6 @@ def problem(n_atoms: int, rows: int, device: str) -> tuple[Tensor, Tensor]:
     source = Mixtures(D_MODEL, device)
     atoms = torch.cat([source.draw(4096) for _ in range(n_atoms // 4096)])
     return source.draw(rows), torch.nn.functional.normalize(atoms, dim=1)
-
-
-def timed(call: Callable[[], Any], device: str) -> tuple[Any, float]:
-    """What `call` gives, and the seconds it took."""
-    if device == "cuda":
-        torch.cuda.synchronize()
-    started = time.perf_counter()
-    found = call()
-    if device == "cuda":
-        torch.cuda.synchronize()
-    return found, time.perf_counter() - started
 
 
 def fvu(x: Tensor, coefficients: Tensor, atoms: Tensor) -> float:
@@ -82,7 +69,6 @@ def compare(x: Tensor, atoms: Tensor, gram: Tensor, k: int, rounds: int) -> dict
             seconds["theirs"].append(spent)
             code, spent = timed(lambda method=method: pursue(x, atoms, k, method, gram=gram), device)
             seconds["ours"].append(spent)
-        equal = pursue(x, atoms, max(1, int(l0(theirs))), method, gram=gram)
         found[method] = {
             "tokens_per_second": {side: len(x) / statistics.median(spent) for side, spent in seconds.items()},
             "ratio": statistics.median(
@@ -90,9 +76,16 @@ def compare(x: Tensor, atoms: Tensor, gram: Tensor, k: int, rounds: int) -> dict
             ),
             "fvu": {side: fvu(x, dense, atoms) for side, dense in sides(code, theirs, len(atoms)).items()},
             "l0": {"ours": l0(code), "theirs": l0(theirs)},
-            "equal_l0": {"ours": l0(equal), "fvu": fvu(x, equal.dense(len(atoms)), atoms)},
+            "fvu_at_their_l0": fvu_at(l0(theirs), x, atoms, gram, method),
         }
     return found
+
+
+def fvu_at(count: float, x: Tensor, atoms: Tensor, gram: Tensor, method: str) -> float:
+    """fvu of ours with `count` atoms a row, between the whole numbers below and above it in proportion."""
+    whole = int(count)
+    below, above = (fvu(x, pursue(x, atoms, k, method, gram=gram).dense(len(atoms)), atoms) for k in (whole, whole + 1))
+    return below + (count - whole) * (above - below)
 
 
 def sides(code: SparseCode, theirs: Tensor, n_atoms: int) -> dict[str, Tensor]:
@@ -141,7 +134,7 @@ def run(options: argparse.Namespace, device: str) -> dict:
             for method in PAIRS
         },
         "fvu_gain_equal_l0": {
-            method: min(size[method]["fvu"]["theirs"] - size[method]["equal_l0"]["fvu"] for size in sizes)
+            method: min(size[method]["fvu"]["theirs"] - size[method]["fvu_at_their_l0"] for size in sizes)
             for method in PAIRS
         },
         "peak_over_gram_gb": max(peaks),

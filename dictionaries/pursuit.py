@@ -60,8 +60,7 @@ def pursue(
     """Codes of `x [..., d_model]` with at most `k` of `atoms [n_atoms, d_model]` each.
 
     Both are taken in float32, whatever their float type. Atoms have length 1 (to within `UNIT`); an atom of zeros is
-    allowed and never chosen. Of equal atoms one is chosen, but for
-    `"gp"`, which may take a second when the others explain less.
+    allowed and never chosen. Of equal atoms one is chosen; `"gp"` may take a second when the others explain less.
 
     Args:
         method: one of `METHODS`, which `pursuit_methods` describes one by one. `"mp"` and `"gp_paper"` may choose an
