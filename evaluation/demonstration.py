@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..demo.scenes import FACTORS, GRID
+from ..demo.scenes import GRID
 from ..dictionaries import Dictionary, save_dictionary
 from ..dictionaries.metrics import CellMeans, Reconstruction, measure_dictionary
 from ..residual import Add, Plan, Site, Window
@@ -19,8 +19,16 @@ from ..training.capture import capture, capture_header, collect
 from ..training.sae import SAETraining, train_sae
 from ..training.sampling import Sampling, load_pipeline, text_length
 from .baselines import kmeans_fvu, pca_fvu, random_tokens_fvu
-from .cases import Case, Judged, adherence, judge, sample_cases
-from .recipes import Recipe, direction_plan, feature_plan, one_feature_plan, random_direction, random_feature
+from .cases import Judged, adherence, judge, sample_cases
+from .recipes import (
+    Recipe,
+    direction_plan,
+    feature_plan,
+    one_feature_plan,
+    plan_for_each,
+    random_direction,
+    random_feature,
+)
 from .selection import ValueFeatures, find_text_directions, find_value_features, naming_cases
 from .steering import Outcome, Target, against_targets, open_targets, outcome
 
@@ -221,16 +229,17 @@ class MainJob:
         return find_value_features(self.pipeline, dictionary, cases, FACTOR, self.config.sampling)
 
     def _judge(self, targets: Sequence[Target], plan_for: PlanFor | None, recipe: Recipe | None) -> list[Judged]:
-        """Pictures of all targets, a value at a time, for the plan depends on the value."""
-        judged: dict[int, Judged] = {}
-        for value in FACTORS[FACTOR] if plan_for else [None]:
-            mine = [i for i, target in enumerate(targets) if value in (None, target.value)]
-            if not mine:
-                continue
-            plan = plan_for(value, recipe) if plan_for and value and recipe else None
-            cases: list[Case] = [targets[i].case for i in mine]
-            judged |= dict(zip(mine, judge(self.pipeline, cases, self.config.sampling, plan), strict=True))
-        return [judged[i] for i in range(len(targets))]
+        """Pictures of all targets; each is steered to its own value."""
+        cases, judged = [target.case for target in targets], []
+        if plan_for is None or recipe is None:
+            return judge(self.pipeline, cases, self.config.sampling)
+        values = list(dict.fromkeys(target.value for target in targets))
+        plans = [plan_for(value, recipe) for value in values]
+        for start in range(0, len(targets), self.config.sampling.batch):
+            part = slice(start, start + self.config.sampling.batch)
+            plan = plan_for_each(plans, [values.index(target.value) for target in targets[part]])
+            judged += judge(self.pipeline, cases[part], self.config.sampling, plan)
+        return judged
 
     def _way(self, name: str, targets: Any, plain: Any, plan_for: PlanFor, recipe: Recipe) -> Way:
         steered = self._judge(targets, plan_for, recipe)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -56,6 +57,15 @@ def _sum_of_features(dictionary: Dictionary, found: ValueFeatures, value: str, c
 def direction_plan(dictionary: Dictionary, direction: Tensor, recipe: Recipe) -> Plan:
     """The same rule with any other direction: what controls are steered with."""
     return Plan([Add(Site.parse(dictionary.site), direction, recipe.strength, dictionary.scale, window=recipe.window)])
+
+
+def plan_for_each(plans: Sequence[Plan], numbers: Sequence[int]) -> Plan:
+    """One plan for a batch in which picture `i` follows `plans[numbers[i]]`."""
+    return Plan(
+        replace(item, pictures=frozenset(i for i, number in enumerate(numbers) if number == own))
+        for own, plan in enumerate(plans)
+        for item in plan
+    )
 
 
 def random_direction(dictionary: Dictionary, seed: int) -> Tensor:

@@ -38,10 +38,14 @@ class Gate:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Place:
-    """Where and when something acts: shared by edits and taps."""
+    """Where and when something acts: shared by edits and taps.
+
+    `pictures` are the numbers of those pictures of the batch that it acts on, from 0; None is all of them.
+    """
 
     window: Window = ALWAYS
     rows: Rows = "cond"
+    pictures: frozenset[int] | None = None
 
     def __post_init__(self) -> None:
         if self.rows not in ("cond", "uncond", "both"):
@@ -51,7 +55,11 @@ class Place:
         """The batch rows it acts on, as indices, or None where it does not act at all."""
         if not self.window.holds(moment.sigma):
             return None
-        chosen = [i for i, row in enumerate(moment.rows) if self.rows in ("both", row.role)]
+        chosen = [
+            i
+            for i, row in enumerate(moment.rows)
+            if self.rows in ("both", row.role) and (self.pictures is None or row.picture in self.pictures)
+        ]
         return torch.tensor(chosen) if chosen else None
 
 

@@ -4,9 +4,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fluxtionary.evaluation.recipes import Recipe, feature_plan, one_feature_plan, random_feature
+from fluxtionary.dictionaries import Scale
+from fluxtionary.dictionaries.scale import BINS
+from fluxtionary.evaluation.recipes import Recipe, feature_plan, one_feature_plan, plan_for_each, random_feature
 from fluxtionary.evaluation.selection import ValueFeatures
-from fluxtionary.residual import Window
+from fluxtionary.residual import Add, Moment, Plan, Row, Run, Site, Window
 
 
 @pytest.fixture
@@ -40,3 +42,13 @@ def test_a_random_feature_is_about_as_dense(dictionary, found):
         direction = random_feature(dictionary, found, "red", seed)
         (feature,) = [f for f in range(48) if torch.equal(direction, dictionary.direction(f))]
         assert feature != 4 and own / 2 < found.density[feature] < own * 2
+
+
+def test_in_a_batch_each_picture_follows_its_own_plan():
+    site = Site.parse("double.1.img")
+    x = torch.randn(3, 4, 128, generator=torch.Generator().manual_seed(0))
+    moment = Moment(0.5, tuple(Row("cond", i) for i in range(3)), (2, 2))
+    plans = [Plan([Add(site, torch.eye(128)[i], 1.0, Scale(torch.ones(BINS)))]) for i in range(2)]
+    together = Run(plan_for_each(plans, [1, 0, 1])).visit(site, x, moment)
+    alone = [Run(plan).visit(site, x, moment) for plan in plans]
+    assert torch.equal(together, torch.stack([alone[1][0], alone[0][1], alone[1][2]]))

@@ -193,3 +193,15 @@ def test_a_mask_scales_a_clamp(dictionary):
     y = Run(Plan([Clamp(SITE, dictionary, {4: 6.0}, mask=mask, rows="both")])).visit(SITE, x, MOMENT)
     change = 0.5 * (6.0 - dictionary.encode(x).coefficient(4))
     assert torch.allclose(y - x, change[..., None] * dictionary.direction(4), atol=1e-4)
+
+
+def test_an_edit_may_act_on_some_pictures_of_the_batch_alone():
+    rows = tuple(Row(role, picture) for role in ("cond", "uncond") for picture in range(3))
+    x = torch.randn(6, 64, 128, generator=torch.Generator().manual_seed(0))
+    plan = Plan([Add(SITE, ONES, 0.5, SCALE, rows="both", pictures=frozenset({0, 2}))])
+    out = Run(plan).visit(SITE, x, Moment(0.5, rows, (8, 8)))
+    everywhere = Run(Plan([Add(SITE, ONES, 0.5, SCALE, rows="both")])).visit(SITE, x, Moment(0.5, rows, (8, 8)))
+    for i, row in enumerate(rows):
+        assert torch.equal(out[i], x[i] if row.picture == 1 else everywhere[i])
+    nowhere = Plan([Add(SITE, ONES, 0.5, SCALE, pictures=frozenset({7}))])
+    assert Run(nowhere).visit(SITE, x, Moment(0.5, rows, (8, 8))) is x
