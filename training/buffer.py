@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from .capture import Tokens
+from ..residual.tokens import Tokens
 
 
 class ShuffleBuffer:
@@ -37,7 +37,7 @@ class ShuffleBuffer:
             self._put(tokens.x)
         if not taken:
             raise ValueError("nothing was captured: there were no prompts")
-        return Tokens(*(torch.cat(column) for column in zip(*taken, strict=True)))
+        return Tokens.joined(taken)
 
     def batch(self, size: int) -> Tensor:
         """`[size, d_model]`, drawn with replacement."""

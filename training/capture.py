@@ -4,32 +4,17 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from ..residual import Plan, Site, Tap
+from ..residual.tokens import Tokens
 from .sampling import Sampling, run_batches, text_length
 
 if TYPE_CHECKING:
     from diffusers import FluxPipeline
-
-
-class Tokens(NamedTuple):
-    """Activations with where each came from, all with the same first dimension `n`.
-
-    Attributes:
-        x: float32 `[n, d_model]`.
-        sigma: noise level `[n]`.
-        position: number of the token in its stream `[n]`.
-        picture: number of the picture in the capture `[n]`.
-    """
-
-    x: Tensor
-    sigma: Tensor
-    position: Tensor
-    picture: Tensor
 
 
 def capture(
@@ -53,7 +38,7 @@ def capture(
             sigma = torch.full((len(rows),), record.moment.sigma)
             parts.append(Tokens(x[rows, positions].float(), sigma, positions, rows + first))
         first += count
-        yield Tokens(*(torch.cat(column) for column in zip(*parts, strict=True)))
+        yield Tokens.joined(parts)
 
 
 def _everything(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -80,8 +65,7 @@ def collect(stream: Iterable[Tokens], limit: int | None = None) -> Tokens:
             break
     if not parts:
         raise ValueError("nothing was captured: there were no prompts")
-    whole = Tokens(*(torch.cat(column) for column in zip(*parts, strict=True)))
-    return Tokens(*(column[:limit] for column in whole))
+    return Tokens.joined(parts).rows(slice(limit))
 
 
 def capture_header(prompts: Sequence[str], sampling: Sampling, length: int, n_tokens: int) -> dict[str, Any]:

@@ -4,8 +4,9 @@ import torch
 from fluxtionary.dictionaries import Normalization
 from fluxtionary.dictionaries.metrics import CellMeans, measure_dictionary
 from fluxtionary.residual import Site
+from fluxtionary.residual.tokens import Tokens
 from fluxtionary.training.buffer import ShuffleBuffer
-from fluxtionary.training.capture import Tokens, collect
+from fluxtionary.training.capture import collect
 from fluxtionary.training.sae import SAETraining, Trainer, train_sae
 
 SITE = Site.parse("double.1.img")
