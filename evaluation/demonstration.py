@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -14,10 +15,12 @@ from ..demo.scenes import GRID
 from ..dictionaries import Dictionary, save_dictionary
 from ..dictionaries.metrics import CellMeans, Reconstruction, measure_dictionary
 from ..residual import Add, Plan, Site, Window
-from ..training.buffer import ShuffleBuffer
-from ..training.capture import capture, capture_header, collect
-from ..training.sae import SAETraining, train_sae
-from ..training.sampling import Sampling, load_pipeline, text_length
+from ..training.capture import Capture, PipelineStream, capture, collect
+from ..training.models import load_pipeline
+from ..training.sae import SAETraining
+from ..training.sampling import Sampling
+from ..training.stream import Remembered
+from ..training.train import Wanted, train_saes
 from .baselines import kmeans_fvu, pca_fvu, random_tokens_fvu
 from .cases import Judged, adherence, judge, sample_cases
 from .recipes import (
@@ -38,6 +41,7 @@ if TYPE_CHECKING:
 IMAGE_SITE = Site.parse("double.1.img")
 TEXT_SITE = Site.parse("double.0.txt")
 FACTOR = "color"
+NAME = "fluxtionary-demo"
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,7 @@ class Demonstration:
     """Held-out tokens that the dictionary is measured on."""
     sampling: Sampling = field(default_factory=Sampling)
     sae: SAETraining = field(
-        default_factory=lambda: SAETraining(tokens=1_200_000, batch=512, learning_rate=2e-3, reuse=3.0)
+        default_factory=lambda: SAETraining(tokens=1_200_000, batch=512, learning_rate=2e-3, reuse=3.0, buffer=0.15)
     )
 
 
@@ -136,27 +140,21 @@ class MainJob:
 
     def _train(self, site: Site, config: SAETraining) -> Dictionary:
         """A dictionary of one site, from activations streamed out of the pipeline while it draws."""
-        sampling = self.config.sampling
-        a_picture = sampling.steps * GRID * GRID
-        wanted = int((config.tokens / config.reuse + config.buffer) / a_picture) + sampling.batch
-        cases = sample_cases(wanted, 2, "train")
+        a_picture = self.config.sampling.steps * GRID * GRID
+        pictures = math.ceil(config.tokens / config.reuse / a_picture) + self.config.sampling.batch
+        cases = sample_cases(pictures, 2, "train")
         prompts, seeds = [c.caption for c in cases], [c.seed for c in cases]
-        stream = capture(self.pipeline, prompts, seeds, site, sampling)
-        buffer = ShuffleBuffer(stream, config.buffer, config.reuse, config.seed)
-        header = capture_header(prompts, sampling, text_length(self.pipeline), 0)
-        return train_sae(buffer, site, config, {"family": "flux1", "name": "fluxtionary-demo"}, header)
+        live = PipelineStream(self.pipeline, prompts, seeds, [site], Capture(), self.config.sampling, NAME)
+        self.seen = Remembered(live, self.config.held_out)
+        return train_saes(self.seen, {"sae": Wanted(site, config)})["sae"]
 
     def _measure(self, dictionary: Dictionary) -> None:
         """The dictionary and its baselines, on held-out captions; cell means and baselines from training ones."""
         sampling, config = self.config.sampling, self.config
-        a_picture = sampling.steps * GRID * GRID
-
-        def tokens(split: str, seed: int, count: int):
-            cases = sample_cases(-(-count // a_picture), seed, split)
-            prompts, seeds = [c.caption for c in cases], [c.seed for c in cases]
-            return collect(capture(self.pipeline, prompts, seeds, IMAGE_SITE, sampling), count)
-
-        train, test = tokens("train", 3, config.held_out), tokens("test", 3, config.held_out)
+        cases = sample_cases(math.ceil(config.held_out / (sampling.steps * GRID * GRID)), 3, "test")
+        prompts, seeds = [c.caption for c in cases], [c.seed for c in cases]
+        test = collect(capture(self.pipeline, prompts, seeds, IMAGE_SITE, sampling), config.held_out)
+        train = collect((batch[IMAGE_SITE] for batch in self.seen.batches()), config.held_out)
         normalization = dictionary.normalization
         assert normalization is not None
         cells = CellMeans(train.x, train.sigma, train.position)

@@ -3,7 +3,7 @@
 This room stands on `dictionaries` alone. Only `diffusers_host` and `comfy_host` know a host.
 """
 
-from .edits import Ablate, Add, Clamp, Gate, Record, Tap
+from .edits import Ablate, Add, Clamp, Gate, Record, Splice, Tap
 from .moment import ALWAYS, Moment, PlanError, Row, Window
 from .plan import Plan, Run
 from .site import Site, SiteError
@@ -22,6 +22,7 @@ __all__ = [
     "Run",
     "Site",
     "SiteError",
+    "Splice",
     "Tap",
     "Window",
 ]

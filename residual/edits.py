@@ -145,6 +145,28 @@ class Ablate(Clamp):
 
 
 @dataclass(frozen=True, eq=False)
+class Splice(Edit):
+    """Replace what stands at a site by what a dictionary makes of it: `dictionary.reconstruct(x)`.
+
+    `x` is the stream as the edits listed before left it. Clamps of the same dictionary listed after it then set
+    coefficients of the spliced code. `keep_error` adds the error of the incoming stream back,
+    `incoming - reconstruct(incoming)`: alone it then changes nothing but rounding, and of edits listed before it
+    goes on what the dictionary can say. At text sites padding is replaced as well, which the model reads too.
+    (Bricken et al. 2023, "Towards Monosemanticity", measure dictionaries this way.)
+    """
+
+    site: Site
+    dictionary: Dictionary
+    keep_error: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "site", Site.parse(self.site))
+        self._check(self.site)
+        _check_dictionary(self.site, self.dictionary)
+
+
+@dataclass(frozen=True, eq=False)
 class Tap(Place):
     """Observe a site: keeps codes when it has a dictionary, activations when it has none, always copies."""
 
@@ -248,6 +270,18 @@ class SitePass:
             direction = edit.dictionary.direction(feature).to(x.device)
             delta += change[..., None] * (direction if frame is None else frame.gain * direction)
         return _changed(x, rows, None, delta)
+
+    def splice(self, edit: Splice, x: Tensor) -> Tensor:
+        """The stream after a `Splice`; the reconstruction is float32 and cast back."""
+        rows = edit.acts(self.moment)
+        if rows is None:
+            return x
+        here = x[rows].float()
+        delta = edit.dictionary.reconstruct(here, self.moment) - here
+        if edit.keep_error:
+            incoming = self.incoming[rows].float()
+            delta += incoming - edit.dictionary.reconstruct(incoming, self.moment)
+        return _changed(x, rows, self.weight(edit, rows), delta)
 
     def record(self, tap: Tap, x: Tensor) -> Record | None:
         rows = tap.acts(self.moment)

@@ -8,13 +8,13 @@ from collections.abc import Iterable, Iterator
 from torch import Tensor
 
 from ..dictionaries import Scale
-from .edits import Add, Clamp, Edit, Record, SitePass, Tap, token_scale
+from .edits import Add, Clamp, Edit, Record, SitePass, Splice, Tap, token_scale
 from .moment import Moment, PlanError
 from .site import Site
 
 logger = logging.getLogger(__name__)
 
-Item = Add | Clamp | Tap
+Item = Add | Clamp | Splice | Tap
 
 
 class Plan:
@@ -23,8 +23,8 @@ class Plan:
     def __init__(self, items: Iterable[Item] = ()):
         self.items = tuple(items)
         for item in self.items:
-            if not isinstance(item, Add | Clamp | Tap):
-                raise PlanError(f"a plan holds Tap, Add, Ablate and Clamp, found {type(item).__name__}")
+            if not isinstance(item, Item):
+                raise PlanError(f"a plan holds Tap, Add, Ablate, Clamp and Splice, found {type(item).__name__}")
 
     def __iter__(self) -> Iterator[Item]:
         return iter(self.items)
@@ -87,6 +87,8 @@ class Run:
                     self.records[item].append(record)
             elif isinstance(item, Add):
                 x = visit.add(item, x, self._scale(item, visit))
+            elif isinstance(item, Splice):
+                x = visit.splice(item, x)
             else:
                 x = visit.clamp(item, x)
         return x

@@ -29,7 +29,7 @@ def random_flux():
 @pytest.fixture(scope="session")
 def demo_flux():
     """The demo Flux that ships with the package."""
-    from fluxtionary.training.sampling import load_pipeline
+    from fluxtionary.training.models import load_pipeline
 
     return load_pipeline("demo")
 

@@ -2,10 +2,7 @@
 
 import os
 import re
-import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -64,7 +61,9 @@ def test_train_sae_writes_a_dictionary_that_steer_loads(run, tmp_path):
         "--sae.tokens",
         4096,
         "--sae.buffer",
-        4096,
+        0.01,
+        "--measured",
+        3000,
         "--sae.batch",
         512,
         "--sampling.steps",
@@ -75,6 +74,9 @@ def test_train_sae_writes_a_dictionary_that_steer_loads(run, tmp_path):
     dictionary = load_dictionary(out)
     assert (dictionary.site, dictionary.n_features, dictionary.k) == ("single.0.img", 64, 4)
     assert dictionary.provenance.capture["steps"] == 2
+    metrics = dictionary.provenance.metrics
+    assert metrics["tokens"] == 3000 and 0 < metrics["fvu"] < 1.5 and 0 < metrics["l0"] <= 4
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["small.log.jsonl", "small.safetensors"]
     picture = tmp_path / "x.png"
     assert run(*STEER, "--dictionary", out, "--out", picture, "--sampling.steps", 2)[0] == 0
 
@@ -225,23 +227,73 @@ def test_files_that_are_none_are_one_line(run, monkeypatch, arguments, words):
     assert not Path("x.safetensors").exists()
 
 
-@pytest.mark.long
-def test_an_interrupted_training_keeps_what_it_has(tmp_path):
-    out = tmp_path / "part.safetensors"
-    process = subprocess.Popen(
-        [
-            str(Path(sys.executable).with_name("fluxtionary")),
-            "train-sae",
-            "--out",
-            str(out),
-            "--sae.tokens",
-            "50000000",
-        ],
-        stderr=subprocess.PIPE,
-        text=True,
+SMALL = ["--sae.features", 64, "--sae.k", 4, "--sae.tokens", 4096, "--sae.batch", 512, "--sae.buffer", 0.01]
+FEW = ["--sampling.steps", 2, "--measured", 2000]
+
+
+def test_several_dictionaries_come_from_one_pass(run, tmp_path):
+    sites = ["--site", "double.0.img", "double.0.txt", "--widths", 64, 96]
+    code, _, errors = run("train-sae", *sites, "--out", tmp_path / "all", *SMALL, *FEW)
+    assert code == 0, errors
+    found = {path.name for path in (tmp_path / "all").glob("*.safetensors")}
+    assert found == {f"double.0.{s}.{w}.k4.safetensors" for s in ("img", "txt") for w in (64, 96)}
+
+
+def test_from_captions_to_shards_to_dictionaries_to_a_report(run, tmp_path):
+    """The whole way with a caption file, as for real Flux."""
+    captions = tmp_path / "captions.csv"
+    rows = [
+        f"a {size} {color} {shape}"
+        for size in ("small", "large")
+        for color in ("red", "blue", "green", "pink")
+        for shape in ("circle", "ring", "cross", "square")
+    ]
+    captions.write_text("id,caption\n" + "".join(f"{i},{row}\n" for i, row in enumerate(rows)))
+    prompts = ["--prompts", captions, "--sampling.steps", 2]
+    shards = tmp_path / "shards"
+    code, printed, errors = run("capture", *prompts, "--out", shards, "--site", "double.1.img", "--shard-tokens", 2000)
+    assert code == 0 and f"{32 * 2 * 64:,} tokens of double.1.img" in printed, errors
+    again = run("capture", *prompts, "--out", shards, "--site", "double.1.img", "--shard-tokens", 2000)
+    assert again[0] == 2
+    held_out = ["--held-out", 0.3, "--measured", 1000]
+    sae, itda, other = (tmp_path / f"{name}.safetensors" for name in ("sae", "itda", "other"))
+    code, _, errors = run("train-sae", "--shards", shards, "--out", sae, *SMALL, *held_out)
+    assert code == 0, errors
+    build = ["--shards", shards, "--itda.atoms", 48, "--itda.k", 4, "--itda.tokens", 1500, *held_out]
+    assert run("build-itda", *build, "--out", itda)[0] == 0
+    assert run("build-itda", *build, "--reorder", 1, "--out", other)[0] == 0
+    code, printed, _ = run("compare-itda", itda, other)
+    assert code == 0 and "jaccard" in printed
+    assert run("compare-itda", itda, sae)[0] == 2
+    assert load_dictionary(itda).sources.of(0)["prompt"] in rows
+    out = tmp_path / "report"
+    measure = ["--measure.held-out", 500, "--measure.train", 1000, "--measure.pictures", 1, "--held-out-share", 0.3]
+    code, printed, errors = run("evaluate", sae, itda, "--out", out, *prompts, *measure)
+    assert code == 0, errors
+    assert "sae: fvu" in printed and "itda: fvu" in printed and (out / "report.html").exists()
+    code, _, errors = run(
+        "train-sae", "--shards", shards, "--site", "single.0.img", "--out", tmp_path / "x.safetensors"
     )
-    time.sleep(60)
-    process.send_signal(signal.SIGINT)
-    errors = process.communicate(timeout=120)[1]
-    assert process.returncode == 130 and "interrupted" in errors
-    assert load_dictionary(out).provenance.training["interrupted"] is True
+    assert code == 2 and "expected activations of single.0.img, found those of double.1.img" in errors
+
+
+def test_a_run_that_was_cut_off_is_neither_lost_nor_resumed_unasked(run, tmp_path, monkeypatch):
+    from fluxtionary.training.trainer import Trainer
+
+    out = tmp_path / "x.safetensors"
+    options = ["train-sae", "--out", out, *SMALL, *FEW, "--held-out", 0]
+    original = Trainer.step
+
+    def interrupted(trainer, x, measure=False):
+        if trainer.number == 4:
+            raise KeyboardInterrupt
+        return original(trainer, x, measure)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "step", interrupted)
+        assert run(*options)[0] == 130
+    code, _, errors = run(*options)
+    assert code == 2 and "--resume goes on with it" in errors
+    assert run(*options, "--resume")[0] == 0
+    assert run("train-sae", "--out", tmp_path / "y.safetensors", *SMALL, *FEW, "--held-out", 0)[0] == 0
+    assert torch.equal(load_dictionary(out).decoder, load_dictionary(tmp_path / "y.safetensors").decoder)

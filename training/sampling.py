@@ -1,26 +1,21 @@
-"""Loading a Flux pipeline, and drawing pictures with it under a plan."""
+"""Drawing pictures with a Flux pipeline under a plan."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from ..demo import files
 from ..residual import Plan, Run
 from ..residual.diffusers_host import attach
+from .models import DEMO_MODELS, ModelError
 
 if TYPE_CHECKING:  # loading diffusers takes seconds, which `--help` and mistyped options need not wait for
     from diffusers import FluxPipeline
-
-
-class ModelError(ValueError):
-    """A model, or a way of drawing with it, that cannot be had as asked."""
 
 
 @dataclass(frozen=True)
@@ -42,61 +37,27 @@ class Sampling:
                 raise ModelError(f"{name} must be at least 1, found {getattr(self, name)}")
 
 
-DEMO_MODELS = {"demo": "base", "demo-small": "small"}
+@dataclass(frozen=True)
+class Drawing:
+    """How pictures are drawn, where a model need not be told: what is None is what suits it."""
 
+    steps: int | None = None
+    """Steps of the flow sampler; by default 22 for the demo, 20 for FLUX.1 dev, 4 for FLUX.1 schnell."""
+    height: int | None = None
+    """Picture height in pixels; by default 128 for the demo, 256 otherwise."""
+    width: int | None = None
+    """Picture width in pixels, likewise."""
+    batch: int | None = None
+    """Pictures drawn at once; by default 40 for the demo, 4 otherwise."""
 
-def load_pipeline(model: str, dtype: torch.dtype = torch.float32) -> FluxPipeline:
-    """`demo`, `demo-small`, a folder that `FluxPipeline` can load, or a hub id where there is a network.
-
-    The demo models come with the `RenewingScheduler`, any other with the scheduler it was saved with.
-    """
-    import diffusers
-    import transformers
-
-    from ..demo.scheduler import RenewingScheduler
-
-    diffusers.utils.logging.disable_progress_bar()
-    transformers.utils.logging.disable_progress_bar()
-    if model in DEMO_MODELS:
-        pipeline = _from_pretrained(files.PIPELINE, dtype)
-        pipeline.scheduler = RenewingScheduler.from_config(pipeline.scheduler.config)
-        _decode_faster(pipeline.vae.decoder)
-        if DEMO_MODELS[model] == "small":
-            small = diffusers.FluxTransformer2DModel.from_pretrained(files.SMALL_TRANSFORMER, dtype=dtype)
-            pipeline.transformer = small
-    else:
-        pipeline = _from_pretrained(model, dtype)
-    pipeline.set_progress_bar_config(disable=True)
-    pipeline.vae.to(memory_format=torch.channels_last)  # a third faster on CPUs
-    return pipeline
-
-
-def _decode_faster(decoder: torch.nn.Module) -> None:
-    """On CPUs few pictures at once fit the cache; bfloat16 halves the time where the CPU computes in it.
-
-    Elsewhere bfloat16 is emulated and takes ten times as long. `measure` reads both kinds of pictures as well.
-    """
-    forward = decoder.forward
-    able = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    half = bool(able.get("avx512_bf16") or able.get("amx_bf16"))
-
-    def in_parts(latents: torch.Tensor) -> torch.Tensor:
-        with torch.autocast("cpu", torch.bfloat16, enabled=half):
-            return torch.cat([forward(part).float() for part in latents.split(10)])
-
-    decoder.forward = in_parts
-
-
-def _from_pretrained(source: str | Path, dtype: torch.dtype) -> FluxPipeline:
-    from diffusers import FluxPipeline
-
-    try:
-        return FluxPipeline.from_pretrained(source, dtype=dtype)
-    except (OSError, ValueError) as error:
-        raise ModelError(
-            f"cannot load a Flux pipeline from {str(source)!r}: expected demo, demo-small, a folder written by "
-            f"FluxPipeline.save_pretrained, or a hub id. {error}"
-        ) from error
+    def resolved(self, model: str, pipeline: FluxPipeline) -> Sampling:
+        """With what suits the model in place of None; a guidance-distilled one (dev) needs more steps."""
+        suits = Sampling()
+        if model not in DEMO_MODELS:
+            suits = Sampling(20 if pipeline.transformer.config.guidance_embeds else 4, 256, 256, 4)
+        return Sampling(
+            *(getattr(suits, f.name) if getattr(self, f.name) is None else getattr(self, f.name) for f in fields(self))
+        )
 
 
 def text_length(pipeline: FluxPipeline) -> int:
@@ -104,11 +65,12 @@ def text_length(pipeline: FluxPipeline) -> int:
     return min(pipeline.tokenizer_2.model_max_length, 512)
 
 
-def check_size(model: str, sampling: Sampling) -> None:
+def check_size(model: str, sampling: Sampling | Drawing) -> None:
     """The demo Flux knows one picture size; others would come out as noise."""
-    if model in DEMO_MODELS and (sampling.height, sampling.width) != (128, 128):
+    height, width = sampling.height or 128, sampling.width or 128
+    if model in DEMO_MODELS and (height, width) != (128, 128):
         raise ModelError(
-            f"the demo Flux was trained on 128x128 pictures only, found {sampling.width}x{sampling.height}: "
+            f"the demo Flux was trained on 128x128 pictures only, found {width}x{height}: "
             "leave --sampling.height and --sampling.width at 128"
         )
 

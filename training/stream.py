@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
+from torch import Tensor
+
 from ..residual import Site
 from ..residual.tokens import Tokens
 
@@ -37,3 +39,48 @@ class ActivationStream(Protocol):
     def batches(self, start: int = 0, step: int = 1) -> Iterator[Mapping[Site, Tokens]]:
         """Batches `start`, `start + step`, ... to the end; the tokens of each by site."""
         ...
+
+
+class Only:
+    """The part of a stream at some of its sites that comes from some pictures: `keep [pictures]`, true for those."""
+
+    def __init__(self, stream: ActivationStream, keep: Tensor, sites: Sequence[Site]):
+        self._stream, self._keep = stream, keep
+        self.sites, self.prompts, self.seeds = tuple(sites), stream.prompts, stream.seeds
+        self.grid, self.model, self.header = stream.grid, stream.model, stream.header
+
+    def __len__(self) -> int:
+        return len(self._stream)
+
+    def batches(self, start: int = 0, step: int = 1) -> Iterator[Mapping[Site, Tokens]]:
+        for batch in self._stream.batches(start, step):
+            yield {site: batch[site].rows(self._keep[batch[site].picture]) for site in self.sites}
+
+
+class Remembered:
+    """A stream that keeps its first batches, until they hold `tokens` tokens of the first site, in memory.
+
+    What it has kept it does not ask for again: captured once, these activations serve several uses.
+    """
+
+    def __init__(self, stream: ActivationStream, tokens: int):
+        self._stream, self._most = stream, tokens
+        self._kept: list[Mapping[Site, Tokens]] = []
+        self._size = 0
+        self.sites, self.prompts, self.seeds = stream.sites, stream.prompts, stream.seeds
+        self.grid, self.model, self.header = stream.grid, stream.model, stream.header
+
+    def __len__(self) -> int:
+        return len(self._stream)
+
+    def batches(self, start: int = 0, step: int = 1) -> Iterator[Mapping[Site, Tokens]]:
+        number = start
+        while number < min(len(self._kept), len(self)):
+            yield self._kept[number]
+            number += step
+        for batch in self._stream.batches(number, step):
+            if number == len(self._kept) and self._size < self._most:
+                self._kept.append(batch)
+                self._size += len(batch[self.sites[0]].x)
+            yield batch
+            number += step

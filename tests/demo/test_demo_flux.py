@@ -13,7 +13,8 @@ from fluxtionary.demo.captions import WORDS
 from fluxtionary.demo.scenes import FACTORS
 from fluxtionary.dictionaries import load_dictionary
 from fluxtionary.evaluation.cases import adherence, judge, sample_cases
-from fluxtionary.training.sampling import ModelError, Sampling, check_size, load_pipeline
+from fluxtionary.training.models import ModelError, load_pipeline
+from fluxtionary.training.sampling import Sampling, check_size
 
 
 def test_flux_pipeline_loads_it_like_any_flux(draw):

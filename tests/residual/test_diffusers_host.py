@@ -3,7 +3,7 @@ import torch
 
 from fluxtionary.dictionaries import Scale
 from fluxtionary.dictionaries.scale import BINS
-from fluxtionary.residual import Ablate, Add, Clamp, Gate, Plan, PlanError, Row, Site, SiteError, Tap, Window
+from fluxtionary.residual import Ablate, Add, Clamp, Gate, Plan, PlanError, Row, Site, SiteError, Splice, Tap, Window
 from fluxtionary.residual.diffusers_host import attach, neurons, percent_to_sigma
 
 from ..conftest import make_dictionary
@@ -178,6 +178,18 @@ def test_ablate_and_clamp_set_the_named_coefficients_and_keep_the_rest(random_fl
     assert not torch.allclose(x, y, atol=1e-4)
 
 
+def test_a_splice_is_read_by_the_blocks_after_it(random_flux, draw, dictionary):
+    before, after = Tap("double.1.img"), Tap("double.1.img")
+    plain = draw(random_flux)
+    with attach(random_flux, Plan([before, Splice("double.1.img", dictionary), after])) as run:
+        spliced = draw(random_flux)
+    for a, b in zip(run.records[before], run.records[after], strict=True):
+        assert torch.allclose(b.activations, dictionary.reconstruct(a.activations), atol=1e-4)
+    assert (spliced - plain).abs().mean() > 1e-3
+    with attach(random_flux, Plan([Splice("double.1.img", dictionary, keep_error=True)])):
+        assert torch.allclose(draw(random_flux), plain, atol=1e-3)
+
+
 def test_a_gate_acts_where_its_features_are_active(random_flux, draw, dictionary):
     before, after = Tap("double.1.img"), Tap("double.1.img")
     gate = Gate(dictionary, (5, 6))
@@ -221,6 +233,8 @@ def test_plans_that_do_not_fit_are_refused_before_anything_is_touched(random_flu
         (Plan([Add("single.1.txt", torch.ones(128), 1.0)]), PlanError, "nothing reads"),
         (Plan([Add("double.1.img", torch.ones(64), 1.0)]), PlanError, "128 wide.*64 wide"),
         (Plan([Tap("double.1.img", make_dictionary("double.1.img", d_model=64))]), PlanError, "another model"),
+        (Plan([Splice("double.1.img", make_dictionary("double.1.img", d_model=64))]), PlanError, "another model"),
+        (Plan([Splice("single.1.txt", make_dictionary("single.1.txt"))]), PlanError, "nothing reads"),
     ]:
         with pytest.raises(error, match=words), attach(random_flux, plan):
             pass

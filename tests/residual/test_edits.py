@@ -5,7 +5,7 @@ import torch
 
 from fluxtionary.dictionaries import Activation, FeatureError, Normalization, Scale, SparseAutoencoder, SparseCode
 from fluxtionary.dictionaries.scale import BINS
-from fluxtionary.residual import Ablate, Add, Clamp, Gate, Moment, Plan, PlanError, Row, Run, Site, Tap, Window
+from fluxtionary.residual import Ablate, Add, Clamp, Gate, Moment, Plan, PlanError, Row, Run, Site, Splice, Tap, Window
 from fluxtionary.residual.edits import token_mask
 
 from ..conftest import make_dictionary
@@ -36,6 +36,8 @@ def stream(dtype=torch.float32):
         (lambda d: Clamp(SITE, d, {}), "at least one feature"),
         (lambda d: Clamp(SITE, d, {1: math.nan}), "target of feature 1"),
         (lambda d: Clamp("double.0.img", d, {1: 1.0}), r"made for double\.1\.img.*double\.0\.img"),
+        (lambda d: Splice("double.0.img", d), r"made for double\.1\.img.*double\.0\.img"),
+        (lambda d: Splice("double.1.img.update", d), "tapped but not edited"),
         (lambda d: Tap("double.0.img", d), r"made for double\.1\.img"),
         (lambda d: Gate(d, ()), "at least one feature"),
         (lambda d: Add("double.0.img", ONES, 1.0, gate=Gate(d, (1,))), r"needs a dictionary of double\.0\.img"),
@@ -205,3 +207,72 @@ def test_an_edit_may_act_on_some_pictures_of_the_batch_alone():
         assert torch.equal(out[i], x[i] if row.picture == 1 else everywhere[i])
     nowhere = Plan([Add(SITE, ONES, 0.5, SCALE, pictures=frozenset({7}))])
     assert Run(nowhere).visit(SITE, x, Moment(0.5, rows, (8, 8))) is x
+
+
+def test_a_splice_replaces_the_stream_by_its_reconstruction(dictionary):
+    x = stream()
+    y = Run(Plan([Splice(SITE, dictionary)])).visit(SITE, x, MOMENT)
+    assert torch.allclose(y[0], dictionary.reconstruct(x[0]), atol=1e-5)
+    assert torch.equal(y[1], x[1])  # the uncond row
+    assert (y[0] - x[0]).abs().mean() > 0.1
+
+
+def test_a_splice_that_keeps_the_error_changes_nothing_but_rounding(dictionary):
+    x = stream()
+    y = Run(Plan([Splice(SITE, dictionary, keep_error=True, rows="both")])).visit(SITE, x, MOMENT)
+    assert torch.allclose(y, x, atol=1e-5)
+
+
+def test_what_edits_before_a_splice_did_goes_through_the_dictionary(dictionary):
+    x = stream()
+    add = Add(SITE, ONES, 1.0, SCALE, rows="both")
+    moved = x + 2.0 * ONES / ONES.norm()
+    dropped = Run(Plan([add, Splice(SITE, dictionary, rows="both")])).visit(SITE, x, MOMENT)
+    assert torch.allclose(dropped, dictionary.reconstruct(moved), atol=1e-4)
+    kept = Run(Plan([add, Splice(SITE, dictionary, keep_error=True, rows="both")])).visit(SITE, x, MOMENT)
+    error = x - dictionary.reconstruct(x)
+    assert torch.allclose(kept, dictionary.reconstruct(moved) + error, atol=1e-4)
+    assert not torch.allclose(kept, moved, atol=0.01)
+
+
+def test_a_clamp_after_a_splice_sets_a_coefficient_of_the_spliced_code(dictionary):
+    x = stream()
+    plan = Plan([Splice(SITE, dictionary, rows="both"), Clamp(SITE, dictionary, {4: 6.0}, rows="both")])
+    y = Run(plan).visit(SITE, x, MOMENT)
+    code = dictionary.encode(x)
+    extra = torch.full((*code.values.shape[:-1], 1), 4)
+    change = (6.0 - code.coefficient(4))[..., None]
+    edited = SparseCode(torch.cat([code.values, change], -1), torch.cat([code.indices, extra], -1))
+    assert torch.allclose(y, dictionary.decode(edited), atol=1e-4)
+
+
+def test_a_splice_keeps_to_its_mask_and_window_and_type(dictionary):
+    x = stream(torch.bfloat16)
+    mask = torch.zeros(8, 8)
+    mask[:, 4:] = 1
+    y = Run(Plan([Splice(SITE, dictionary, mask=mask, rows="both")])).visit(SITE, x, MOMENT)
+    changed = (y != x).any(-1)
+    assert y.dtype == torch.bfloat16
+    assert torch.equal(changed.reshape(2, 8, 8), mask.bool().expand(2, 8, 8))
+    expected = dictionary.reconstruct(x.float()).to(torch.bfloat16)
+    assert torch.allclose(y[changed].float(), expected[changed].float(), rtol=0.01, atol=1e-4)
+    outside = Plan([Splice(SITE, dictionary, window=Window(0.2, 0.1), rows="both")])
+    assert Run(outside).visit(SITE, x, MOMENT) is x
+
+
+def test_a_splice_knows_the_noise_level(dictionary):
+    mean, std = torch.linspace(0, 1, BINS)[:, None].repeat(1, 128), torch.ones(BINS, 128)
+    own = SparseAutoencoder(
+        str(SITE),
+        dictionary.encoder,
+        dictionary.encoder_bias,
+        dictionary.decoder,
+        dictionary.decoder_bias,
+        Activation("topk", 8),
+        Normalization(mean, std, kind="sigma"),
+    )
+    x = stream()
+    for sigma in (0.2, 0.9):
+        moment = MOMENT._replace(sigma=sigma)
+        y = Run(Plan([Splice(SITE, own, rows="both")])).visit(SITE, x, moment)
+        assert torch.allclose(y, own.reconstruct(x, moment), atol=1e-5)
