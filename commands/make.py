@@ -176,14 +176,16 @@ class CompareItda:
 
 
 def _check_outputs(paths: Iterable[Path], checkpoint: Path, keep: Run) -> None:
+    """Refuse before hours of work what would be refused after them, or would lose what is there."""
+    resuming = keep.resume and checkpoint.exists()
     for path in paths:
-        check_writable(path, keep.overwrite or keep.resume)
-    if checkpoint.exists() and not keep.resume:
+        check_writable(path, keep.overwrite or resuming)
+    if checkpoint.exists() and not resuming:
         if not keep.overwrite:
             raise OutputError(
                 f"{checkpoint} is of a run that was cut off: --resume goes on with it, --overwrite forgets it"
             )
-        checkpoint.unlink()
+        checkpoint.unlink(missing_ok=True)
 
 
 def _finish(

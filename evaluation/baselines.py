@@ -20,6 +20,11 @@ def _fvu(z: Tensor, reconstruction: Tensor) -> float:
     return float((z - reconstruction).double().square().sum() / z.double().square().sum())
 
 
+def fvu_of(reconstruct: Baseline, held_out: Tensor, normalization: Normalization) -> float:
+    """fvu of a map from plain tokens `[n, d_model]` to their reconstruction."""
+    return _fvu(normalization.apply(held_out), normalization.apply(reconstruct(held_out)))
+
+
 def pca(train: Tensor, normalization: Normalization, k: int) -> Baseline:
     """The first `k` principal components of training tokens `[n, d_model]`; it computes in float64."""
     z = normalization.apply(train).double()

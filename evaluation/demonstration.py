@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ..demo.scenes import GRID
-from ..dictionaries import Dictionary, save_dictionary
+from ..dictionaries import ITDA, Dictionary, save_dictionary
 from ..dictionaries.metrics import CellMeans, Reconstruction, measure_dictionary
 from ..residual import Add, Plan, Site, Window
 from ..training.capture import Capture, PipelineStream, capture, collect
+from ..training.itda_builder import ITDABuild
 from ..training.models import load_pipeline
 from ..training.sae import SAETraining
 from ..training.sampling import Sampling
@@ -23,6 +24,7 @@ from ..training.stream import Remembered
 from ..training.train import Wanted, train_saes
 from .baselines import kmeans_fvu, pca_fvu, random_tokens_fvu
 from .cases import Judged, adherence, judge, sample_cases
+from .itda_study import ITDAFindings, study_itda
 from .recipes import (
     Recipe,
     direction_plan,
@@ -52,11 +54,11 @@ class Demonstration:
     """New captions, and as many of unseen combinations, that the demo Flux is judged on."""
     targets: int = 320
     """Open captions steered for the figures."""
-    compared: int = 72
+    compared: int = 64
     """How many of them the controls, one feature alone and the text stream are shown on."""
     against: int = 32
     """Captions that name another value, steered for comparison."""
-    search: int = 24
+    search: int = 16
     """Validation captions that each candidate rule is tried on."""
     naming: int = 16
     """Training captions a value that features are found with."""
@@ -64,8 +66,13 @@ class Demonstration:
     """Held-out tokens that the dictionary is measured on."""
     sampling: Sampling = field(default_factory=Sampling)
     sae: SAETraining = field(
-        default_factory=lambda: SAETraining(tokens=1_200_000, batch=512, learning_rate=2e-3, reuse=3.0, buffer=0.15)
+        default_factory=lambda: SAETraining(
+            tokens=3_000_000, batch=512, learning_rate=2e-3, reuse=3.0, buffer=0.15, compute="float32"
+        )
     )
+    itda: ITDABuild = field(default_factory=lambda: ITDABuild(batch=256))
+    builds: int = 5
+    """ITDA dictionaries that are built, each beside as many random tokens drawn with its seed."""
 
 
 EARLY = Window(end=0.4)
@@ -95,6 +102,7 @@ class Findings:
     reconstruction: Reconstruction | None = None
     baselines: dict[str, float] = field(default_factory=dict)
     dictionary: Dictionary | None = None
+    itda: ITDAFindings | None = None
     features: dict[str, list[int]] = field(default_factory=dict)
     targets: list[Target] = field(default_factory=list)
     plain: list[Judged] = field(default_factory=list)
@@ -126,6 +134,7 @@ class MainJob:
             save_dictionary(dictionary, out / f"{IMAGE_SITE}.safetensors")
         with self._stage("measuring the dictionary"):
             self._measure(dictionary)
+            save_dictionary(self._build_itda(), out / f"itda.{IMAGE_SITE}.safetensors")
         with self._stage("steering"):
             self._steer(dictionary)
         return self.findings
@@ -162,7 +171,7 @@ class MainJob:
             dictionary, normalization, cells, test.x, test.sigma, test.position
         )
         shuffled = torch.randperm(len(test.x), generator=torch.Generator().manual_seed(0))
-        some = test.x[shuffled[:4096]]
+        some = self.some = test.x[shuffled[:4096]]
         fit = train.x[torch.randperm(len(train.x), generator=torch.Generator().manual_seed(0))[:40_000]]
         k, n = config.sae.k, config.sae.features
         self.findings.baselines = {
@@ -170,6 +179,16 @@ class MainJob:
             "kmeans": kmeans_fvu(fit, test.x, normalization, n),
             "random_tokens": random_tokens_fvu(fit, some, normalization, n, k),
         }
+
+    def _build_itda(self) -> ITDA:
+        """From the first of the SAE's own activations; random tokens are drawn from the same."""
+        normalization = self.findings.dictionary.normalization if self.findings.dictionary else None
+        assert normalization is not None
+        train = collect((batch[IMAGE_SITE] for batch in self.seen.batches()), self.config.held_out)
+        self.findings.itda = study_itda(
+            self.seen, IMAGE_SITE, self.config.itda, train.x, self.some, normalization, range(self.config.builds)
+        )
+        return self.findings.itda.built
 
     def _steer(self, dictionary: Dictionary) -> None:
         found = self._find(dictionary)
@@ -288,7 +307,7 @@ class _Timer:
 def summary(findings: Findings, config: Demonstration) -> dict[str, Any]:
     """The figures, as `summary.json` holds them."""
     measured, dictionary = findings.reconstruction, findings.dictionary
-    assert measured is not None and dictionary is not None
+    assert measured is not None and dictionary is not None and findings.itda is not None
     went = {name: way.outcome for name, way in findings.ways.items()}
     main, ceiling = went["features"], went["prompt_edit"]
     controls = [went["random_direction"], went["random_feature"]]
@@ -310,6 +329,7 @@ def summary(findings: Findings, config: Demonstration) -> dict[str, Any]:
             "k": config.sae.k,
             "site": dictionary.site,
         },
+        "itda": findings.itda.figures(),
         "baselines": {name: {"fvu": value} for name, value in findings.baselines.items()},
         "steering": {
             "n": main.success.n,

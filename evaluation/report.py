@@ -10,11 +10,13 @@ from typing import Any
 
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 from PIL import Image
 
 from ..demo.scenes import COLORS, FACTORS
 from .cases import Judged
 from .demonstration import Demonstration, Findings, summary
+from .plots import Line, line_chart
 from .steering import Target
 
 
@@ -35,6 +37,7 @@ def write_report(findings: Findings, config: Demonstration, out: Path) -> dict[s
         groups=groups,
         hero=_data_uri(out / "before-after.png"),
         names=WAYS,
+        plots=_itda_plots(findings, figures),
         colors={name: "#{:02x}{:02x}{:02x}".format(*rgb) for name, rgb in COLORS.items()},
     )
     (out / "report.html").write_text(page)
@@ -107,6 +110,41 @@ def _write_pictures(findings: Findings, out: Path) -> list[dict[str, Any]]:
     with (out / "pictures.jsonl").open("w") as file:
         file.writelines(json.dumps(row) + "\n" for row in rows)
     return rows
+
+
+def _itda_plots(findings: Findings, figures: dict[str, Any]) -> list[Markup]:
+    """Tokens looked at, atoms and fvu of the ITDA against each other."""
+    assert findings.itda is not None
+    course, sizes = findings.itda.course, findings.itda.sizes
+    atoms = [float(size[0]) for size in sizes]
+    looked_at = [line["tokens"] for line in course]
+    sae = figures["dictionary"]["fvu"]
+    charts = (
+        line_chart(
+            [
+                Line("ITDA", atoms, [size[1] for size in sizes]),
+                Line("random tokens", atoms, [size[2] for size in sizes]),
+                Line("the SAE", [atoms[0], atoms[-1]], [sae, sae]),
+            ],
+            "Error by number of atoms, held-out tokens",
+            "atoms",
+            "fraction of variance unexplained",
+        ),
+        line_chart(
+            [Line("atoms", looked_at, [line["atoms"] for line in course])],
+            "Atoms by tokens looked at",
+            "tokens",
+            "atoms",
+        ),
+        line_chart(
+            # the first batch meets no atoms yet
+            [Line("fvu", looked_at[1:], [line["fvu"] for line in course[1:]])],
+            "Error of new tokens before any of them is added",
+            "tokens",
+            "fraction of variance unexplained",
+        ),
+    )
+    return [Markup(chart) for chart in charts]
 
 
 def _data_uri(path: Path) -> str:

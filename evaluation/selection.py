@@ -14,7 +14,7 @@ from ..demo.measure import measure, object_tokens
 from ..demo.scenes import FACTORS, GRID
 from ..dictionaries import Dictionary
 from ..residual import Plan, Site, Tap
-from ..training.capture import capture, collect
+from ..training.capture import Capture, PipelineStream, collect
 from ..training.sampling import Sampling, run_batches
 from .cases import Case, sample_cases
 
@@ -81,10 +81,14 @@ def _value_of_tokens(picture: np.ndarray, factor: str) -> Tensor:
 def find_text_directions(
     pipeline: FluxPipeline, site: Site, cases: Sequence[Case], factor: str, sampling: Sampling
 ) -> dict[str, Tensor]:
-    """For each value of a factor, the mean token of captions that name it minus that of the others `[d_model]`."""
+    """For each value of a factor, the mean token of captions that name it minus that of the others `[d_model]`.
+
+    Tokens are those of the first step, before the picture has told the text anything.
+    """
     values = FACTORS[factor]
     captions, seeds = [case.caption for case in cases], [case.seed for case in cases]
-    tokens = collect(capture(pipeline, captions, seeds, site, sampling))
+    stream = PipelineStream(pipeline, captions, seeds, [site], Capture(moments="noise"), sampling)
+    tokens = collect(batch[site] for batch in stream.batches())
     named = torch.tensor([values.index(case.named[factor]) for case in cases])[tokens.picture]
     mean = torch.stack([tokens.x[named == i].mean(0) for i in range(len(values))])
     others = (mean.sum(0) - mean) / (len(values) - 1)

@@ -295,5 +295,7 @@ def test_a_run_that_was_cut_off_is_neither_lost_nor_resumed_unasked(run, tmp_pat
     code, _, errors = run(*options)
     assert code == 2 and "--resume goes on with it" in errors
     assert run(*options, "--resume")[0] == 0
+    finished = out.read_bytes()
+    assert run(*options, "--resume")[0] == 2 and out.read_bytes() == finished  # nothing is left to go on with
     assert run("train-sae", "--out", tmp_path / "y.safetensors", *SMALL, *FEW, "--held-out", 0)[0] == 0
     assert torch.equal(load_dictionary(out).decoder, load_dictionary(tmp_path / "y.safetensors").decoder)

@@ -84,3 +84,22 @@ class Remembered:
                 self._size += len(batch[self.sites[0]].x)
             yield batch
             number += step
+
+    def kept(self) -> Kept:
+        """What is kept, as a stream of its own."""
+        return Kept(self, self._kept)
+
+
+class Kept:
+    """Batches in memory, as a stream."""
+
+    def __init__(self, stream: ActivationStream, batches: Sequence[Mapping[Site, Tokens]]):
+        self._batches = batches
+        self.sites, self.prompts, self.seeds = stream.sites, stream.prompts, stream.seeds
+        self.grid, self.model, self.header = stream.grid, stream.model, stream.header
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def batches(self, start: int = 0, step: int = 1) -> Iterator[Mapping[Site, Tokens]]:
+        yield from self._batches[start::step]

@@ -107,9 +107,10 @@ class _Training:
                         self._save()
                         saved = time.monotonic()
         except KeyboardInterrupt:
-            if len({trainer.number for trainer in self.trainers.values()}) == 1:
-                self._save()
-            raise
+            if self.records.checkpoint is None or len({trainer.number for trainer in self.trainers.values()}) > 1:
+                raise
+            self._save()
+            raise KeyboardInterrupt(f"--resume goes on from step {self.number:,} of {self.steps:,}") from None
         return {name: self._dictionary(name) for name in self.wanted}
 
     @property

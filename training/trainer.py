@@ -95,6 +95,7 @@ class Trainer:
         inside = centred.to(self.type)
         entries = self._entries(inside if self.encoder_half.dtype == self.type else centred)
         errors = self._errors(centred, entries)
+        del centred
         gradients, loss = self._gradients(inside, entries, errors)
         dead = (self.silent > self.config.dead_after).nonzero()[:, 0]
         if len(dead) and self.config.aux_weight:
@@ -133,7 +134,7 @@ class Trainer:
         counted = entries._replace(values=entries.values * self._active(entries))
         errors, left = [], centred
         for first, end in self._groups():
-            left = left - self._of_group(counted, first, end).weighted_sum(self.decoder_half).float()
+            left = left - self._of_group(counted, first, end).weighted_sum(self.decoder_half)
             errors.append(left)
         return errors
 
@@ -141,11 +142,14 @@ class Trainer:
         """Of the mean squared error of all prefixes of groups; and that error of this worker's part."""
         size = self.config.batch * x.shape[1] * len(errors)
         loss = torch.stack([error.square().sum() for error in errors]).sum() / size
-        to_sum = torch.zeros_like(errors[0])
         slopes = []  # by what each group adds to the reconstruction: it is in the prefixes from its own on
+        to_sum: Tensor | None = None
         for error in reversed(errors):
-            to_sum = to_sum - 2 / size * error
-            slopes.append(to_sum.to(self.type))
+            to_sum = error * (-2 / size) if to_sum is None else to_sum.sub_(error, alpha=2 / size)
+            slopes.append(to_sum.to(self.type, copy=len(errors) > 1))
+        assert to_sum is not None
+        toward_bias = to_sum.sum(0)
+        del to_sum
         decoder, encoder = [], []
         encoder_bias = torch.zeros_like(self.encoder_bias)
         for (first, end), slope in zip(self._groups(), reversed(slopes), strict=True):
@@ -163,7 +167,7 @@ class Trainer:
             "encoder": torch.cat(encoder) if len(encoder) > 1 else encoder[0],
             "encoder_bias": encoder_bias,
             # it is added to the reconstruction, and taken from what the encoder sees
-            "decoder_bias": to_sum.sum(0) - encoder_bias @ self.encoder,
+            "decoder_bias": toward_bias - encoder_bias @ self.encoder,
         }
         if self.jump is not None:
             gradients["log_threshold"] = self.jump.gradient

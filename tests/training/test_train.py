@@ -140,7 +140,7 @@ def test_an_interruption_is_heard_after_the_step_and_loses_nothing(tmp_path, mon
 
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "step", step)
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(KeyboardInterrupt, match="--resume goes on from step 8 of 156"):
             train(records=records)
     assert int(load_checkpoint(records.checkpoint)[0]["sae/number"]) == 8
     assert same(train(records=records), train())

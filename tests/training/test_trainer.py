@@ -100,7 +100,8 @@ def test_half_precision_gives_the_same_gradients_within_its_rounding():
         assert 0 < difference < 0.03, name
 
 
-def test_adam_is_torchs_adam():
+def test_adam_is_torchs_adam(monkeypatch):
+    monkeypatch.setattr("fluxtionary.training.adam.BLOCK", 1000)  # 300 rows of 8 are three blocks then
     torch.manual_seed(0)
     ours = torch.randn(300, 8)
     theirs = ours.clone().requires_grad_()
@@ -113,7 +114,8 @@ def test_adam_is_torchs_adam():
     assert torch.allclose(ours, theirs.detach(), atol=1e-6)
 
 
-def test_rows_keep_unit_length_and_the_gradient_along_them_is_left_out():
+def test_rows_keep_unit_length_and_the_gradient_along_them_is_left_out(monkeypatch):
+    monkeypatch.setattr("fluxtionary.training.adam.BLOCK", 1000)
     torch.manual_seed(0)
     rows = F.normalize(torch.randn(300, 8), dim=1)
     half = rows.bfloat16()
