@@ -22,8 +22,10 @@ SMALL = {
     "naming": 2,
     "held-out": 4096,
     "sae.tokens": 30_000,
-    "sae.buffer": 8192,
+    "sae.buffer": 0.01,
     "sae.features": 256,
+    "itda.atoms": 64,
+    "builds": 2,
 }
 
 
@@ -51,6 +53,9 @@ def test_the_summary_has_every_figure(small):
         "kmeans": True,
         "random_tokens": True,
     }
+    itda = figures["itda"]
+    assert {"fvu", "atoms", "tokens", "seconds", "l0", "random_tokens_fvu", "pairs"} <= itda.keys()
+    assert itda["atoms"] <= 64 and itda["l0"] <= 16 and [pair["seed"] for pair in itda["pairs"]] == [0, 1]
     steering = figures["steering"]
     assert {
         "n",
@@ -83,7 +88,7 @@ def test_others_can_score_every_judged_picture(small):
 def test_the_report_stands_on_its_own_files(small):
     out, _ = small
     page = (out / "report.html").read_text()
-    text = re.sub(r'"data:[^"]*"', "", page)
+    text = re.sub(r'"data:[^"]*"|fill="none"', "", page)
     assert not re.search(r"\bnan\b|\bNone\b|\{\{", text, re.IGNORECASE)
     assert all((out / name).exists() for name in ("before-after.png", "double.1.img.safetensors"))
     sources = [part.split('"')[0] for part in page.split('src="')[1:]]
@@ -103,6 +108,15 @@ def test_the_dictionary_reaches_the_bars(whole):
     assert dictionary["fvu"] <= min(0.25, whole["baselines"]["pca"]["fvu"] / 2)
     assert dictionary["dead"] <= 0.02
     assert whole["steering"]["control_success_high"] <= 0.40
+
+
+@pytest.mark.long
+def test_the_itda_reaches_the_bars(whole):
+    itda, dictionary = whole["itda"], whole["dictionary"]
+    assert itda["atoms"] <= dictionary["features"] and itda["tokens"] <= 0.05 * dictionary["captured_tokens"]
+    assert itda["l0"] == pytest.approx(dictionary["l0"], abs=0.1)
+    assert itda["fvu"] <= 1.5 * dictionary["fvu"]
+    assert len(itda["pairs"]) == 5 and all(pair["itda"] < pair["random"] for pair in itda["pairs"])
 
 
 @pytest.mark.long
