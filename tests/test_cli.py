@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import sys
 from pathlib import Path
 
@@ -68,6 +69,8 @@ def test_train_sae_writes_a_dictionary_that_steer_loads(run, tmp_path):
         512,
         "--sampling.steps",
         2,
+        "--sampling.batch",
+        8,
     ]
     code, _, errors = run("train-sae", "--site", "single.0.img", "--out", out, *options)
     assert code == 0, errors
@@ -228,12 +231,12 @@ def test_files_that_are_none_are_one_line(run, monkeypatch, arguments, words):
 
 
 SMALL = ["--sae.features", 64, "--sae.k", 4, "--sae.tokens", 4096, "--sae.batch", 512, "--sae.buffer", 0.01]
-FEW = ["--sampling.steps", 2, "--measured", 2000]
+FEW = ["--sampling.steps", 2, "--sampling.batch", 8, "--measured", 2000]
 
 
 def test_several_dictionaries_come_from_one_pass(run, tmp_path):
     sites = ["--site", "double.0.img", "double.0.txt", "--widths", 64, 96]
-    code, _, errors = run("train-sae", *sites, "--out", tmp_path / "all", *SMALL, *FEW)
+    code, _, errors = run("train-sae", *sites, "--out", tmp_path / "all", *SMALL, *FEW, "--held-out", 0)
     assert code == 0, errors
     found = {path.name for path in (tmp_path / "all").glob("*.safetensors")}
     assert found == {f"double.0.{s}.{w}.k4.safetensors" for s in ("img", "txt") for w in (64, 96)}
@@ -286,7 +289,7 @@ def test_a_run_that_was_cut_off_is_neither_lost_nor_resumed_unasked(run, tmp_pat
 
     def interrupted(trainer, x, measure=False):
         if trainer.number == 4:
-            raise KeyboardInterrupt
+            signal.raise_signal(signal.SIGINT)
         return original(trainer, x, measure)
 
     with monkeypatch.context() as patch:

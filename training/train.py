@@ -86,6 +86,7 @@ class _Training:
         self.normalizations: dict[str, Normalization] = {}
         self.scales: dict[Site, Scale] = {}
         self.seconds = 0.0
+        self._whole = True  # no step is half done
 
     def run(self) -> dict[str, SparseAutoencoder]:
         begun = time.monotonic()
@@ -101,13 +102,15 @@ class _Training:
                     if self.number >= self.steps:
                         break
                     with interrupts.uninterrupted():
+                        self._whole = False
                         self._step(batch, log, bar)
+                        self._whole = True
                         self.seconds = before + time.monotonic() - begun
                     if self._due(saved):
                         self._save()
                         saved = time.monotonic()
         except KeyboardInterrupt:
-            if self.records.checkpoint is None or len({trainer.number for trainer in self.trainers.values()}) > 1:
+            if self.records.checkpoint is None or not self._whole:
                 raise
             self._save()
             raise KeyboardInterrupt(f"--resume goes on from step {self.number:,} of {self.steps:,}") from None

@@ -15,14 +15,14 @@ def share(flags):
 
 
 def test_clean_drawings_are_read_right():
-    scenes = sample_scenes(2000, 11, "test")
+    scenes = sample_scenes(1000, 11, "test")
     assert share(measure(draw(scene)).factors == scene.factors for scene in scenes) >= 0.999
 
 
 def test_drawings_are_read_right_after_the_vae(demo_flux):
     from fluxtionary.demo.train_vae import to_tensor
 
-    scenes = sample_scenes(400, 12, "test")
+    scenes = sample_scenes(200, 12, "test")
     right = []
     for start in range(0, len(scenes), 50):
         part = scenes[start : start + 50]

@@ -26,6 +26,7 @@ SMALL = {
     "sae.features": 256,
     "itda.atoms": 64,
     "builds": 2,
+    "sampling.steps": 10,
 }
 
 

@@ -196,9 +196,9 @@ def test_offload_and_device_reach_the_pipeline(monkeypatch):
     ]
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert [models._device(Model(device=name)).type for name in (None, "cuda:1", "cpu")] == ["cuda", "cuda", "cpu"]
+    assert [models.device_of(Model(device=name)).type for name in (None, "cuda:1", "cpu")] == ["cuda", "cuda", "cpu"]
     with pytest.raises(ModelError, match="cuda:2 is not there: this machine has 2"):
-        models._device(Model(device="cuda:2"))
+        models.device_of(Model(device="cuda:2"))
 
 
 def test_missing_libraries_are_named_with_the_command(folder, changed, tmp_path, monkeypatch):

@@ -54,7 +54,9 @@ def launch(out, kind, count):
     return lines, torch.load(out / "found.pt")
 
 
-@pytest.mark.parametrize("kind", ["topk", "batchtopk", "matryoshka", "jumprelu"])
+@pytest.mark.parametrize(
+    "kind", ["topk", *(pytest.param(kind, marks=pytest.mark.long) for kind in ("batchtopk", "matryoshka", "jumprelu"))]
+)
 def test_two_processes_have_the_loss_curve_of_one(tmp_path, kind):
     one, alone = launch(tmp_path / "one", kind, 1)
     two, together = launch(tmp_path / "two", kind, 2)
@@ -62,7 +64,7 @@ def test_two_processes_have_the_loss_curve_of_one(tmp_path, kind):
     for a, b in zip(one, two, strict=True):
         assert a["loss"] == pytest.approx(b["loss"], abs=1e-3), (a, b)
         assert a["l0"] == pytest.approx(b["l0"], abs=0.05)
-    assert one[-1]["loss"] < 0.6 * one[0]["loss"]
+    assert one[-1]["loss"] < 0.7 * one[0]["loss"]
     assert torch.nn.functional.cosine_similarity(alone["decoder"], together["decoder"]).min() > 0.99
     assert together["captured"] < 0.7 * alone["captured"]  # each captures its own part
 
