@@ -11,7 +11,7 @@ from torch import Tensor
 from .entries import Entries
 from .workers import Workers
 
-CHUNK = 2**25
+CHUNK = 2**24
 """Bytes of pre-activations in memory at a time, where a token's choice depends on the token alone."""
 WIDTH = 0.2
 """Window around a threshold in which JumpReLU's threshold is given a gradient, as a share of the threshold."""
