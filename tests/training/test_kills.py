@@ -69,7 +69,7 @@ def test_captures(shards, tmp_path):
 @pytest.mark.parametrize(
     "options",
     [
-        ["train-sae", "--sae.features", 1024, "--sae.tokens", 5_000_000, "--sae.batch", 512, "--sae.buffer", 0.05],
+        ["train-sae", "--sae.features", 1024, "--sae.tokens", 3_000_000, "--sae.batch", 512, "--sae.buffer", 0.05],
         ["build-itda", "--itda.atoms", 6000, "--itda.tokens", 200_000, "--itda.per-picture", 400,
          "--itda.threshold", 0.25, "--itda.k", 12, "--itda.patience", 1_000_000],
     ],
