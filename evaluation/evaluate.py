@@ -8,8 +8,9 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+import tyro
 from tqdm import tqdm
 
 from ..demo import files
@@ -52,9 +53,10 @@ class Evaluation:
     """Held-out prompts drawn with the reconstruction spliced in; 0 leaves that out."""
     seed: int = 0
     """Seed of the pictures (even ones for training prompts, odd ones for held-out prompts) and of the samples."""
-    capture: Capture = field(default_factory=Capture)
+    # the command line gives these two as options of their own
+    capture: Annotated[Capture, tyro.conf.Suppress] = field(default_factory=Capture)
     """Which activations are taken."""
-    sampling: Sampling = field(default_factory=Sampling)
+    sampling: Annotated[Sampling, tyro.conf.Suppress] = field(default_factory=Sampling)
     """How pictures are drawn."""
 
     def __post_init__(self) -> None:

@@ -1,5 +1,6 @@
 """The command line: what goes wrong is one clear line and exit 2, and nothing that was there is lost."""
 
+import dataclasses
 import os
 import re
 import signal
@@ -302,3 +303,17 @@ def test_a_run_that_was_cut_off_is_neither_lost_nor_resumed_unasked(run, tmp_pat
     assert run(*options, "--resume")[0] == 2 and out.read_bytes() == finished  # nothing is left to go on with
     assert run("train-sae", "--out", tmp_path / "y.safetensors", *SMALL, *FEW, "--held-out", 0)[0] == 0
     assert torch.equal(load_dictionary(out).decoder, load_dictionary(tmp_path / "y.safetensors").decoder)
+
+
+def test_evaluating_measures_on_no_more_than_training_held_out():
+    """A larger share would hold prompts that the dictionary was trained on."""
+    from fluxtionary.commands.evaluate import Evaluate
+    from fluxtionary.commands.make import Run
+
+    shares = {field.name: field.default for field in dataclasses.fields(Evaluate)}
+    assert shares["held_out_share"] <= Run().held_out
+
+
+def test_options_that_would_be_ignored_are_not_offered(run):
+    code, _, errors = run("evaluate", "x.safetensors", "--out", "x", "--measure.sampling.steps", 3)
+    assert code == 2 and "--measure.sampling.steps" in errors
