@@ -21,7 +21,7 @@ class Evaluate:
     """Dictionary files (.safetensors) of one model."""
     out: Path
     """Folder for the report."""
-    held_out_share: float = 0.1
+    held_out_share: float = 0.02
     """Share of the prompts that are held out, by a hash of their text: what a training held out is among them."""
     overwrite: bool = False
     """Replace the folder if an earlier evaluation wrote it."""
