@@ -9,9 +9,9 @@ from comfy_api.latest import io
 
 from ..demo.files import DICTIONARIES
 from ..dictionaries import load_dictionary
+from .sockets import FluxDictionary
 
 FOLDER = "flux_dictionaries"
-FluxDictionary = io.Custom("FLUX_DICTIONARY")
 
 
 def register_folder() -> None:

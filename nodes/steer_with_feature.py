@@ -11,7 +11,7 @@ from ..dictionaries import Dictionary
 from ..residual import Add, Plan, Site, Window
 from ..residual.comfy_host import patch
 from ..residual.edits import Rows
-from .load_dictionary import FluxDictionary
+from .sockets import FluxDictionary
 
 
 class SteerWithFeature(io.ComfyNode):
