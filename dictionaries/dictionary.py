@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+import copy
+import weakref
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -124,6 +126,23 @@ class Dictionary:
         """What the dictionary makes of activations `x [..., d_model]`: encoded and decoded, float32."""
         return self.decode(self.encode(x, moment=moment), self.frame(x, moment))
 
+    def on(self, device: str | torch.device) -> Self:
+        """The same dictionary with its tensors on a device: itself where they are there, else a copy.
+
+        While a copy for a device is in use, asking again gives that one.
+        """
+        device = torch.device(device)
+        if self.decoder.device == device:
+            return self
+        copies = self.__dict__.setdefault("_copies", weakref.WeakValueDictionary())
+        moved = copies.get(device)
+        if moved is None:
+            moved = copies[device] = copy.copy(self)
+            for name, value in vars(self).items():
+                setattr(moved, name, None if name == "_candidates" else _moved(value, device))
+            vars(moved).pop("_copies")
+        return moved
+
     def direction(self, feature: int) -> Tensor:
         """One feature's decoder row `[d_model]`, float32, in the units of `decoder`, not normalized."""
         return self.decoder[self.check_feature(feature)].float()
@@ -143,6 +162,17 @@ class Dictionary:
                 f"this dictionary of {self.site} was made for activations of width {self.d_model}, "
                 f"found width {x.shape[-1]}: is it a dictionary for another model?"
             )
+
+
+def _moved(value: Any, device: torch.device) -> Any:
+    """A tensor, or a dataclass of tensors, on a device; anything else as it is."""
+    if isinstance(value, Tensor):
+        return value.to(device)
+    if is_dataclass(value) and not isinstance(value, type):
+        tensors = {f.name: getattr(value, f.name) for f in fields(value)}
+        tensors = {name: tensor.to(device) for name, tensor in tensors.items() if isinstance(tensor, Tensor)}
+        return replace(value, **tensors) if tensors else value
+    return value
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ This room stands on `dictionaries` alone. Only `diffusers_host` and `comfy_host`
 """
 
 from .edits import Ablate, Add, Clamp, Gate, Record, Splice, Tap
-from .moment import ALWAYS, Moment, PlanError, Row, Window
+from .moment import ALWAYS, Moment, PlanError, Row, Schedule, Window
 from .plan import Plan, Run
 from .site import Site, SiteError
 
@@ -20,6 +20,7 @@ __all__ = [
     "Record",
     "Row",
     "Run",
+    "Schedule",
     "Site",
     "SiteError",
     "Splice",

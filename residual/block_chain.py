@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from .moment import WHOLE, Area, Moment, Row
-from .plan import Run
+from .plan import Run, Stopped
 from .site import Site
 
 BlockKey = tuple[str, int]
@@ -34,6 +34,8 @@ class Call:
     image_tokens: int
     text_tokens: int = 0
     reached: set[BlockKey] = field(default_factory=set)
+    stop: BlockKey | None = None
+    """The block after which the call ends: `Stopped` is raised there."""
 
 
 def block_key(site: Site) -> BlockKey:
@@ -101,6 +103,8 @@ def _around(inner: Block | None, key: BlockKey, sites: list[Site], run: Run, cal
                 changed = run.visit(site, stream, call.moment)
                 if changed is not stream:
                     streams.put(site, changed)
+        if key == call.stop:
+            raise Stopped
         return out
 
     return block

@@ -12,34 +12,78 @@ import uuid
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
+import comfy.model_management
 from comfy.patcher_extension import WrappersMP
+from torch import Tensor
 
+from ..dictionaries import Dictionary
 from . import block_chain
 from .block_chain import Call
 from .moment import WHOLE, Area, Moment, PlanError
-from .plan import Plan, Run
+from .plan import Plan, Run, Stopped
 from .site import Site
 
 logger = logging.getLogger(__name__)
 
 KEY = "fluxtionary"
-PlanFor = Callable[[Callable[[float], float]], Plan]
-"""A plan that is known only with the run's own schedule: made from a function, share of sampling (0 to 1) to sigma."""
+ToSigma = Callable[[float], float]
+"""A run's own schedule: share of sampling (0 to 1) to sigma."""
 
 
-def patch(model: Any, plan: Plan | PlanFor, name: str = "Fluxtionary") -> Any:
+class Outcome(NamedTuple):
+    """How a run ended: the latent it made, its schedule of sigmas, its seed, and model calls that a cache skipped."""
+
+    latent: Tensor
+    sigmas: tuple[float, ...]
+    seed: int | None
+    skipped: int
+
+
+class Task:
+    """What a node has done in every run of a model that it patched: a plan, made when the run starts.
+
+    A task may be shared by many runs, of which one at a time is under way; what belongs to a run is in its plan.
+    """
+
+    name = "Fluxtionary"
+    """What errors call the thing that asked for this."""
+    stops = False
+    """Whether a call of the model may end after the last site of all plans; what it returns is then 0."""
+
+    def plan(self, to_sigma: ToSigma, sigmas: tuple[float, ...]) -> Plan:
+        """The plan of a run that starts now, with its schedule of sigmas. Raises what stops the run."""
+        raise NotImplementedError
+
+    def finished(self, plan: Plan, outcome: Outcome) -> None:
+        """Called after a run that ended well, with the plan it had. One that failed or was stopped ends unsaid."""
+
+
+class _Fixed(Task):
+    def __init__(self, plan: Plan | Callable[[ToSigma], Plan], name: str):
+        self.made, self.name = plan, name
+
+    def plan(self, to_sigma: ToSigma, sigmas: tuple[float, ...]) -> Plan:
+        return self.made if isinstance(self.made, Plan) else self.made(to_sigma)
+
+
+def patch(model: Any, plan: Plan | Callable[[ToSigma], Plan] | Task, name: str = "Fluxtionary") -> Any:
     """A clone of a MODEL on which `plan` acts after those it has already; the given model is left as it is.
 
-    `name` is what errors call the thing that asked for this. Raises `PlanError` or `SiteError` where the model is no
-    Flux 1 or the plan does not fit it.
+    A plan that is known only with the run's own schedule is given as a function of it, or as a `Task`. `name` is what
+    errors call the thing that asked for this. Raises `PlanError` or `SiteError` where the model is no Flux 1 or the
+    plan does not fit it.
     """
-    plan_for = (lambda _: plan) if isinstance(plan, Plan) else plan
-    plan_for(lambda percent: 1 - percent).check(*model_shape(model))
+    if isinstance(plan, Task):
+        task: Task = plan
+        model_shape(model)
+    else:
+        task = _Fixed(plan, name)
+        task.plan(lambda percent: 1 - percent, ()).check(*model_shape(model))
     clone = model.clone()
-    earlier = [part for wrapper in clone.get_wrappers(WrappersMP.OUTER_SAMPLE, KEY) for part in wrapper.__self__.parts]
-    host = _Host([*earlier, _Part(plan_for, name)])
+    earlier = [task for wrapper in clone.get_wrappers(WrappersMP.OUTER_SAMPLE, KEY) for task in wrapper.__self__.tasks]
+    host = _Host([*earlier, task])
     for kind, wrapper in (
         (WrappersMP.OUTER_SAMPLE, host.outer_sample),
         (WrappersMP.SAMPLER_SAMPLE, host.sampler_sample),
@@ -68,12 +112,6 @@ def _uncompiled(module: Any) -> Any:
     return getattr(module, "_orig_mod", module)
 
 
-@dataclass(frozen=True)
-class _Part:
-    plan_for: PlanFor
-    name: str
-
-
 @dataclass
 class _State:
     """A run under way, from the start of sampling to its end."""
@@ -82,6 +120,7 @@ class _State:
     sites: list[Site]
     guider: Any
     latent: tuple[int, int]
+    stop: block_chain.BlockKey | None = None
     checked: bool = False
     skipped: int = 0
     reached: set[block_chain.BlockKey] = field(default_factory=set)
@@ -106,9 +145,9 @@ class _State:
 class _Host:
     """The wrappers of one patched model, which share the state of the run under way."""
 
-    def __init__(self, parts: list[_Part]):
-        self.parts = parts
-        self.names = " and ".join(dict.fromkeys(part.name for part in parts))
+    def __init__(self, tasks: list[Task]):
+        self.tasks = tasks
+        self.names = " and ".join(dict.fromkeys(task.name for task in tasks))
         self.state: _State | None = None
 
     def outer_sample(
@@ -116,12 +155,18 @@ class _Host:
     ) -> Any:
         guider = executor.class_obj
         sampling = guider.model_patcher.get_model_object("model_sampling")
+        schedule = tuple(float(sigma) for sigma in sigmas)
 
         def to_sigma(percent: float) -> float:
             return float(sampling.percent_to_sigma(percent))
 
-        plan = Plan(item for part in self.parts for item in part.plan_for(to_sigma))
-        state = _State(Run(plan), plan.sites(), guider, tuple(noise.shape[-2:]))
+        plans = [task.plan(to_sigma, schedule) for task in self.tasks]
+        whole = Plan(item for plan in plans for item in plan)
+        whole.check(*model_shape(guider.model_patcher))
+        run = Run(_near(whole, guider.model_patcher.load_device))
+        state = _State(run, whole.sites(), guider, tuple(noise.shape[-2:]))
+        if any(task.stops for task in self.tasks) and (last := whole.last_site()):
+            state.stop = block_chain.block_key(last)
         before, self.state = self.state, state
         try:
             result = executor(noise, latent, sampler, sigmas, *args, **kwargs)
@@ -130,6 +175,9 @@ class _Host:
         if state.sites and not state.checked and len(sigmas) > 1:  # a model whose own `apply_model` never asked us
             raise self._unreached(state.sites)
         self._report(state)
+        seed = kwargs.get("seed", args[3] if len(args) > 3 else None)
+        for task, plan in zip(self.tasks, plans, strict=True):
+            task.finished(plan, Outcome(result, schedule, seed, state.skipped))
         return result
 
     def sampler_sample(self, executor: Any, guider: Any, *args: Any, **kwargs: Any) -> Any:
@@ -163,11 +211,14 @@ class _Host:
             return executor(x, timestep, context, *args, **kwargs)
         flux = _uncompiled(executor.class_obj)
         moment = _moment(state, options, x, timestep, flux.patch_size)
-        call = Call(moment, moment.grid[0] * moment.grid[1], context.shape[1], state.reached)
+        call = Call(moment, moment.grid[0] * moment.grid[1], context.shape[1], state.reached, state.stop)
         replaced = options.get("patches_replace", {})
         dit = block_chain.chain(replaced.get("dit", {}), state.sites, state.run, call, _listener(flux))
         options["patches_replace"] = replaced | {"dit": dit}
-        return executor(x, timestep, context, *args, **kwargs)
+        try:
+            return executor(x, timestep, context, *args, **kwargs)
+        except Stopped:
+            return x.new_zeros(len(x), flux.out_channels // flux.patch_size**2, *x.shape[2:])
 
     def _unreached(self, sites: list[Site]) -> PlanError:
         return PlanError(
@@ -188,6 +239,24 @@ class _Host:
                 item.site,
                 *item.window,
             )
+
+
+def _near(plan: Plan, device: Any) -> Plan:
+    """The plan with its dictionaries on the model's device, so that encoding is done there; where they fit."""
+    dictionaries = plan.dictionaries()
+    if device.type == "cpu" or not dictionaries:
+        return plan
+    try:
+        comfy.model_management.free_memory(1.1 * sum(map(_bytes, dictionaries)), device)
+        return plan.on(device)
+    except comfy.model_management.OOM_EXCEPTION:
+        logger.warning("no room on %s for the dictionaries: encoding on the CPU, which is slow", device)
+        return plan
+
+
+def _bytes(dictionary: Dictionary) -> int:
+    tensors = [value for value in vars(dictionary).values() if isinstance(value, Tensor)]
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
 def _moment(state: _State, options: dict[str, Any], x: Any, timestep: Any, patch_size: int) -> Moment:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..dictionaries import Neurons, Provenance
 from .moment import Moment, Row
-from .plan import Plan, Run
+from .plan import Plan, Run, Stopped
 from .site import Site, SiteError
 
 
@@ -53,10 +53,6 @@ def neurons(transformer: Any, site: Site | str, k: int = 64) -> Neurons:
     return Neurons(str(site), columns, min(k, len(columns)), provenance=Provenance(model={"family": "flux1"}))
 
 
-class Stopped(Exception):  # noqa: N818 - nothing has gone wrong
-    """A call of the transformer ended after the last block of a plan, as `attach` was told."""
-
-
 @contextmanager
 def attach(pipeline: Any, plan: Plan, stop: Callable[[int], bool] | None = None) -> Iterator[Run]:
     """Have `plan` act in every call of `pipeline` inside the `with` block; yields the `Run` that holds tap records.
@@ -76,8 +72,7 @@ def attach(pipeline: Any, plan: Plan, stop: Callable[[int], bool] | None = None)
         for site in plan.sites():
             handle = _hook(transformer, site, run, call)
             stack.callback(handle.remove)
-        if stop is not None and plan.sites():
-            last = max(plan.sites(), key=lambda site: (site.stage == "single", site.block))
+        if stop is not None and (last := plan.last_site()):
             stack.callback(_block(transformer, last).register_forward_hook(_stopper(call, stop)).remove)
         yield run
 

@@ -1,21 +1,17 @@
-"""Edits and taps: what may happen at a site, and the one function that makes it happen there.
-
-Everything here works on plain tensors `[batch, tokens, d_model]` of one stream, so every host shares it.
-"""
+"""Edits and taps: what may happen at a site. How it happens there is in `site_pass`."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..dictionaries import Dictionary, Scale, SparseCode
-from .moment import ALWAYS, WHOLE, Area, Moment, PlanError, Window
+from .moment import ALWAYS, Moment, PlanError, Schedule, Window
 from .site import Site
 
 Rows = Literal["cond", "uncond", "both"]
@@ -68,11 +64,13 @@ class Edit(Place):
     """One change at a site.
 
     `mask` is `[h, w]` or `[batch, h, w]` in [0, 1] over the picture, area-resized to the token grid; it scales the
-    change and applies to the image stream only. `gate` restricts it to tokens where features are active.
+    change and applies to the image stream only. `gate` restricts it to tokens where features are active. `schedule`
+    scales the change by noise level.
     """
 
     mask: Tensor | None = None
     gate: Gate | None = None
+    schedule: Schedule | None = None
 
     def _check(self, site: Site) -> None:
         if site.part != "output":
@@ -119,11 +117,16 @@ class Add(Edit):
 
 @dataclass(frozen=True, eq=False)
 class Clamp(Edit):
-    """Set features to given code values: adds `(target - code) * direction` for each, keeping the error."""
+    """Set features to given values: adds `(target - code) * direction` for each, keeping the error.
+
+    Targets are code values; with a `scale` they are strengths, as of `Add`: a target of 1 then asks for a code at
+    which `code * direction` is as long as the scale.
+    """
 
     site: Site
     dictionary: Dictionary
     targets: Mapping[int, float]
+    scale: Scale | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -168,11 +171,16 @@ class Splice(Edit):
 
 @dataclass(frozen=True, eq=False)
 class Tap(Place):
-    """Observe a site: keeps codes when it has a dictionary, activations when it has none, always copies."""
+    """Observe a site: keeps codes when it has a dictionary, activations when it has none, always copies.
+
+    With `receive` the run keeps nothing: it is called with the tap, each record, and the activations
+    `[rows, tokens, d_model]` that the record was made of, on their own device.
+    """
 
     site: Site
     dictionary: Dictionary | None = None
     rows: Rows = field(default="both", kw_only=True)
+    receive: Callable[[Tap, Record, Tensor], None] | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -193,123 +201,6 @@ class Record:
     batch_rows: Tensor
     activations: Tensor | None = None
     code: SparseCode | None = None
-
-
-def token_mask(mask: Tensor, grid: tuple[int, int], area: Area = WHOLE) -> Tensor:
-    """A picture mask `[h, w]` or `[masks, h, w]` on a token grid that lies in an area of it: `[masks, tokens]`.
-
-    Each token gets the mean of the mask over its own part of the picture.
-    """
-    full = mask.float().reshape(-1, *mask.shape[-2:])
-    height, width = full.shape[-2:]
-    top, left, tall, wide = area
-    rows = slice(round(top * height), max(round((top + tall) * height), round(top * height) + 1))
-    columns = slice(round(left * width), max(round((left + wide) * width), round(left * width) + 1))
-    return F.interpolate(full[:, None, rows, columns], size=grid, mode="area").flatten(1)
-
-
-class SitePass:
-    """One call at one site: the incoming stream, and what the items listed for the site make of it, in order.
-
-    Feature edits of one dictionary share one encoding of the incoming stream; only named coefficients change.
-    """
-
-    def __init__(self, x: Tensor, moment: Moment):
-        self.incoming = x
-        self.moment = moment
-        self._codes: dict[int, SparseCode] = {}
-        self._coefficients: dict[tuple[int, int], Tensor] = {}
-
-    def code(self, dictionary: Dictionary) -> SparseCode:
-        key = id(dictionary)
-        if key not in self._codes:
-            self._codes[key] = dictionary.encode(self.incoming, moment=self.moment)
-        return self._codes[key]
-
-    def weight(self, edit: Edit, rows: Tensor) -> Tensor | None:
-        """How much an edit acts on each token of some rows `[rows, tokens]`; None for everywhere alike."""
-        weight = None
-        if edit.mask is not None:
-            acted = [self.moment.rows[i] for i in rows.tolist()]
-            tokens = {area: token_mask(edit.mask, self.moment.grid, area) for area in {row.area for row in acted}}
-            # a batch of masks goes with the pictures of the batch, and is repeated where it is shorter
-            chosen = [tokens[row.area][row.picture % len(tokens[row.area])] for row in acted]
-            weight = torch.stack(chosen).to(self.incoming.device)
-        if edit.gate is not None:
-            code = self.code(edit.gate.dictionary)
-            value = torch.stack([code.coefficient(feature) for feature in edit.gate.features]).sum(0)
-            opened = (value > edit.gate.threshold)[rows].float()
-            weight = opened if weight is None else weight * opened
-        return weight
-
-    def add(self, edit: Add, x: Tensor, scale: Scale | float) -> Tensor:
-        """The stream after an `Add`; the delta is computed in float32 and cast back."""
-        rows = edit.acts(self.moment)
-        if rows is None or edit.strength == 0:
-            return x
-        size = scale.at(self.moment.sigma) if isinstance(scale, Scale) else scale
-        direction = edit.direction.to(x.device, torch.float32)
-        delta = edit.strength * size * direction / direction.norm()
-        return _changed(x, rows, self.weight(edit, rows), delta)
-
-    def clamp(self, edit: Clamp, x: Tensor) -> Tensor:
-        """The stream after a `Clamp` or `Ablate`."""
-        rows = edit.acts(self.moment)
-        if rows is None:
-            return x
-        weight = self.weight(edit, rows)
-        delta = torch.zeros(len(rows), *x.shape[1:], device=x.device)
-        frame = edit.dictionary.frame(self.incoming[rows], self.moment)
-        for feature, target in edit.targets.items():
-            key = (id(edit.dictionary), feature)
-            if key not in self._coefficients:
-                self._coefficients[key] = self.code(edit.dictionary).coefficient(feature).clone()
-            now = self._coefficients[key]
-            change = (target - now[rows]) if weight is None else weight * (target - now[rows])
-            now[rows] += change
-            direction = edit.dictionary.direction(feature).to(x.device)
-            delta += change[..., None] * (direction if frame is None else frame.gain * direction)
-        return _changed(x, rows, None, delta)
-
-    def splice(self, edit: Splice, x: Tensor) -> Tensor:
-        """The stream after a `Splice`; the reconstruction is float32 and cast back."""
-        rows = edit.acts(self.moment)
-        if rows is None:
-            return x
-        here = x[rows].float()
-        delta = edit.dictionary.reconstruct(here, self.moment) - here
-        if edit.keep_error:
-            incoming = self.incoming[rows].float()
-            delta += incoming - edit.dictionary.reconstruct(incoming, self.moment)
-        return _changed(x, rows, self.weight(edit, rows), delta)
-
-    def record(self, tap: Tap, x: Tensor) -> Record | None:
-        rows = tap.acts(self.moment)
-        if rows is None:
-            return None
-        watched = x[rows]  # indexing with a tensor copies
-        if tap.dictionary is None:
-            return Record(self.moment, rows, activations=watched.detach().to("cpu"))
-        code = tap.dictionary.encode(watched, moment=self.moment)
-        return Record(self.moment, rows, code=SparseCode(code.values.cpu(), code.indices.cpu()))
-
-
-def token_scale(x: Tensor) -> float:
-    """Root mean square of `|x - mean|` over all tokens of `x [batch, tokens, d_model]`."""
-    flat = x.detach().double().flatten(0, -2)
-    return float((flat - flat.mean(0)).square().sum(-1).mean().sqrt())
-
-
-def _changed(x: Tensor, rows: Tensor, weight: Tensor | None, delta: Tensor) -> Tensor:
-    """`x` with `delta` added to some rows; tokens of weight 0, and all other rows, keep their bits."""
-    before = x[rows]
-    moved = before.float() + (delta if weight is None else weight[..., None] * delta)
-    after = moved.to(x.dtype)
-    if weight is not None:
-        after = torch.where(weight[..., None] != 0, after, before)
-    out = x.clone()
-    out[rows] = after
-    return out
 
 
 def _finite(name: str, value: float) -> None:

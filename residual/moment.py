@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 
@@ -64,3 +65,56 @@ class Window(NamedTuple):
 
 
 ALWAYS = Window()
+
+
+class Schedule(NamedTuple):
+    """How much of a change is made, by noise level: factors at falling sigmas, linear between, flat beyond them."""
+
+    sigmas: tuple[float, ...]
+    factors: tuple[float, ...]
+
+    def at(self, sigma: float) -> float:
+        """The factor at a noise level."""
+        if sigma >= self.sigmas[0]:
+            return self.factors[0]
+        for (high, before), (low, after) in pairwise(zip(self.sigmas, self.factors, strict=True)):
+            if sigma >= low:
+                return after + (before - after) * (sigma - low) / (high - low) if high > low else after
+        return self.factors[-1]
+
+    @classmethod
+    def from_percent(
+        cls,
+        shape: Callable[[float], float],
+        start: float,
+        end: float,
+        percent_to_sigma: Callable[[float], float],
+        points: int = 65,
+    ) -> Schedule:
+        """A shape over a part of sampling, by the run's own schedule.
+
+        `shape` takes a share of that part (0 its beginning, 1 its end) to a factor; it is drawn through `points`.
+        """
+        shares = [i / (points - 1) for i in range(points)]
+        sigmas = tuple(percent_to_sigma(start + (end - start) * share) for share in shares)
+        factors = tuple(float(shape(share)) for share in shares)
+        if not all(math.isfinite(factor) for factor in factors):
+            raise PlanError(f"a schedule's factors must be finite numbers, found {factors}")
+        return cls(sigmas, factors)
+
+    @classmethod
+    def of_steps(
+        cls, factors: Sequence[float], start: float, end: float, percent_to_sigma: Callable[[float], float]
+    ) -> Schedule:
+        """Given factors, spread evenly over a part of sampling: the first at its beginning, the last at its end."""
+        if not len(factors):
+            raise PlanError("a schedule needs at least one factor, found an empty list")
+        last = len(factors) - 1
+
+        def shape(share: float) -> float:
+            place = share * last
+            low = min(int(place), max(last - 1, 0))
+            high = min(low + 1, last)
+            return factors[low] + (factors[high] - factors[low]) * (place - low)
+
+        return cls.from_percent(shape, start, end, percent_to_sigma)

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from typing import Any
 
+import torch
 from torch import Tensor
 
-from ..dictionaries import Scale
-from .edits import Add, Clamp, Edit, Record, SitePass, Splice, Tap, token_scale
+from ..dictionaries import Dictionary, Scale
+from .edits import Add, Clamp, Edit, Record, Splice, Tap
 from .moment import Moment, PlanError
 from .site import Site
+from .site_pass import SitePass, token_scale
 
 logger = logging.getLogger(__name__)
 
 Item = Add | Clamp | Splice | Tap
+
+
+class Stopped(Exception):  # noqa: N818 - nothing has gone wrong
+    """A call of the model ended after the last block of a plan, as its host was told."""
 
 
 class Plan:
@@ -33,6 +42,20 @@ class Plan:
         """Every site the plan touches, once."""
         return list(dict.fromkeys(item.site for item in self.items))
 
+    def last_site(self) -> Site | None:
+        """The site that the model reaches last."""
+        return max(self.sites(), key=lambda site: (site.stage == "single", site.block), default=None)
+
+    def dictionaries(self) -> list[Dictionary]:
+        """Every dictionary that encodes in this plan, once."""
+        found = [item.dictionary for item in self.items if not isinstance(item, Add) and item.dictionary is not None]
+        found += [item.gate.dictionary for item in self.items if isinstance(item, Edit) and item.gate is not None]
+        return list({id(dictionary): dictionary for dictionary in found}.values())
+
+    def on(self, device: str | torch.device) -> Plan:
+        """The same plan with its dictionaries on a device; those of several items stay one."""
+        return Plan(_on(item, device) for item in self.items)
+
     def check(self, double_blocks: int, single_blocks: int, d_model: int) -> None:
         """Raise `SiteError` or `PlanError` where the plan does not fit a model of this shape."""
         last = Site("single", single_blocks - 1, "txt")
@@ -50,6 +73,21 @@ class Plan:
                         f"the model's residual stream is {d_model} wide, but what is used at {item.site} is "
                         f"{width} wide: it was made for another model"
                     )
+
+
+def _on(item: Item, device: str | torch.device) -> Item:
+    """An item whose dictionaries are on a device."""
+    moved: dict[str, Any] = {}
+    if not isinstance(item, Add) and item.dictionary is not None:
+        moved["dictionary"] = item.dictionary.on(device)
+    if isinstance(item, Edit) and item.gate is not None:
+        moved["gate"] = replace(item.gate, dictionary=item.gate.dictionary.on(device))
+    if not moved:
+        return item
+    out = copy.copy(item)  # an `Ablate` is made of other arguments than its fields
+    for name, value in moved.items():
+        object.__setattr__(out, name, value)
+    return out
 
 
 def _widths(item: Item) -> Iterator[int]:

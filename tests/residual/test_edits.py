@@ -6,7 +6,7 @@ import torch
 from fluxtionary.dictionaries import Activation, FeatureError, Normalization, Scale, SparseAutoencoder, SparseCode
 from fluxtionary.dictionaries.scale import BINS
 from fluxtionary.residual import Ablate, Add, Clamp, Gate, Moment, Plan, PlanError, Row, Run, Site, Splice, Tap, Window
-from fluxtionary.residual.edits import token_mask
+from fluxtionary.residual.site_pass import token_mask
 
 from ..conftest import make_dictionary
 
