@@ -32,12 +32,19 @@ ToSigma = Callable[[float], float]
 """A run's own schedule: share of sampling (0 to 1) to sigma."""
 
 
-class Outcome(NamedTuple):
-    """How a run ended: the latent it made, its schedule of sigmas, its seed, and model calls that a cache skipped."""
+class Start(NamedTuple):
+    """What is known when a run starts: its schedule, the seed, and the shape of the latent `[batch, channels, h, w]`."""
 
-    latent: Tensor
+    to_sigma: ToSigma
     sigmas: tuple[float, ...]
     seed: int | None
+    shape: tuple[int, ...]
+
+
+class Outcome(NamedTuple):
+    """How a run ended: the latent it made, and the number of model calls that a cache skipped."""
+
+    latent: Tensor
     skipped: int
 
 
@@ -52,8 +59,8 @@ class Task:
     stops = False
     """Whether a call of the model may end after the last site of all plans; what it returns is then 0."""
 
-    def plan(self, to_sigma: ToSigma, sigmas: tuple[float, ...]) -> Plan:
-        """The plan of a run that starts now, with its schedule of sigmas. Raises what stops the run."""
+    def plan(self, start: Start) -> Plan:
+        """The plan of a run that starts now. Raises what stops the run."""
         raise NotImplementedError
 
     def finished(self, plan: Plan, outcome: Outcome) -> None:
@@ -64,8 +71,8 @@ class _Fixed(Task):
     def __init__(self, plan: Plan | Callable[[ToSigma], Plan], name: str):
         self.made, self.name = plan, name
 
-    def plan(self, to_sigma: ToSigma, sigmas: tuple[float, ...]) -> Plan:
-        return self.made if isinstance(self.made, Plan) else self.made(to_sigma)
+    def plan(self, start: Start) -> Plan:
+        return self.made if isinstance(self.made, Plan) else self.made(start.to_sigma)
 
 
 def patch(model: Any, plan: Plan | Callable[[ToSigma], Plan] | Task, name: str = "Fluxtionary") -> Any:
@@ -80,7 +87,7 @@ def patch(model: Any, plan: Plan | Callable[[ToSigma], Plan] | Task, name: str =
         model_shape(model)
     else:
         task = _Fixed(plan, name)
-        task.plan(lambda percent: 1 - percent, ()).check(*model_shape(model))
+        task.plan(Start(lambda percent: 1 - percent, (), None, ())).check(*model_shape(model))
     clone = model.clone()
     earlier = [task for wrapper in clone.get_wrappers(WrappersMP.OUTER_SAMPLE, KEY) for task in wrapper.__self__.tasks]
     host = _Host([*earlier, task])
@@ -155,12 +162,13 @@ class _Host:
     ) -> Any:
         guider = executor.class_obj
         sampling = guider.model_patcher.get_model_object("model_sampling")
-        schedule = tuple(float(sigma) for sigma in sigmas)
+        seed = kwargs.get("seed", args[3] if len(args) > 3 else None)
 
         def to_sigma(percent: float) -> float:
             return float(sampling.percent_to_sigma(percent))
 
-        plans = [task.plan(to_sigma, schedule) for task in self.tasks]
+        start = Start(to_sigma, tuple(float(sigma) for sigma in sigmas), seed, tuple(noise.shape))
+        plans = [task.plan(start) for task in self.tasks]
         whole = Plan(item for plan in plans for item in plan)
         whole.check(*model_shape(guider.model_patcher))
         run = Run(_near(whole, guider.model_patcher.load_device))
@@ -175,9 +183,8 @@ class _Host:
         if state.sites and not state.checked and len(sigmas) > 1:  # a model whose own `apply_model` never asked us
             raise self._unreached(state.sites)
         self._report(state)
-        seed = kwargs.get("seed", args[3] if len(args) > 3 else None)
         for task, plan in zip(self.tasks, plans, strict=True):
-            task.finished(plan, Outcome(result, schedule, seed, state.skipped))
+            task.finished(plan, Outcome(result, state.skipped))
         return result
 
     def sampler_sample(self, executor: Any, guider: Any, *args: Any, **kwargs: Any) -> Any:
