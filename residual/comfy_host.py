@@ -33,7 +33,7 @@ ToSigma = Callable[[float], float]
 
 
 class Start(NamedTuple):
-    """What is known when a run starts: its schedule, the seed, and the shape of the latent `[batch, channels, h, w]`."""
+    """What is known when a run starts: its schedule, its seed, the shape of its latent `[batch, channels, h, w]`."""
 
     to_sigma: ToSigma
     sigmas: tuple[float, ...]
