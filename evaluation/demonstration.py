@@ -125,7 +125,7 @@ class MainJob:
         self.findings = Findings()
 
     def run(self, out: Path) -> Findings:
-        """Every stage; the dictionary is written to `out` as soon as it is trained."""
+        """Every stage; the dictionary is written to `out` as soon as it is trained, and again with its figures."""
         with self._stage("judging the demo Flux"):
             self._judge_model()
         with self._stage("training the dictionary"):
@@ -134,6 +134,7 @@ class MainJob:
             save_dictionary(dictionary, out / f"{IMAGE_SITE}.safetensors")
         with self._stage("measuring the dictionary"):
             self._measure(dictionary)
+            save_dictionary(dictionary, out / f"{IMAGE_SITE}.safetensors")
             save_dictionary(self._build_itda(), out / f"itda.{IMAGE_SITE}.safetensors")
         with self._stage("steering"):
             self._steer(dictionary)
@@ -170,6 +171,7 @@ class MainJob:
         self.findings.reconstruction = measure_dictionary(
             dictionary, normalization, cells, test.x, test.sigma, test.position
         )
+        dictionary.provenance.metrics.update(self.findings.reconstruction._asdict())
         shuffled = torch.randperm(len(test.x), generator=torch.Generator().manual_seed(0))
         some = self.some = test.x[shuffled[:4096]]
         fit = train.x[torch.randperm(len(train.x), generator=torch.Generator().manual_seed(0))[:40_000]]

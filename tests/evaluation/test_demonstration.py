@@ -135,3 +135,16 @@ BARS = {"color": 0.97, "shape": 0.90, "position": 0.95, "background": 0.97}
 def test_the_model_reaches_the_bars(whole, factor):
     assert whole["demo_flux"]["captions"] >= 256
     assert whole["demo_flux"]["adherence"][factor] >= BARS[factor]
+
+
+def test_the_shipped_dictionary_carries_the_figures_of_the_summary():
+    from fluxtionary.demo.files import DICTIONARIES
+    from fluxtionary.dictionaries import read_header
+
+    (path,) = DICTIONARIES.glob("*.safetensors")
+    metrics = read_header(path)[0]["metrics"]
+    summary = json.loads((Path(__file__).parents[2] / "docs" / "demo-summary.json").read_text())["dictionary"]
+    assert {name: metrics[name] for name in ("fvu", "dead", "l0")} == {
+        name: summary[name] for name in ("fvu", "dead", "l0")
+    }
+    assert metrics["tokens"] == summary["held_out_tokens"]
