@@ -13,6 +13,9 @@ async def comfy_entrypoint():
     from .nodes.load_dictionary import register_folder
 
     register_folder()
+    from .nodes.steering_vectors import register_folder as register_vectors
+
+    register_vectors()
     from .nodes import Fluxtionary
 
     return Fluxtionary()

@@ -32,7 +32,7 @@ class Evaluate:
         from ..dictionaries import load_dictionary
         from ..evaluation.evaluate import evaluate
 
-        if self.source.shards is not None:
+        if self.source.shards:
             raise OutputError("evaluating draws pictures with the dictionary in the model: leave --shards out")
         if not self.dictionaries:
             raise OutputError("name at least one dictionary file")

@@ -37,7 +37,7 @@ class CaptureActivations:
     def run(self) -> None:
         from ..training.shards import write_shards
 
-        if self.source.shards is not None:
+        if self.source.shards:
             raise OutputError("capture writes shards: leave --shards out")
         if self.out.is_file():
             raise OutputError(f"{self.out}: expected a folder to write, found a file")

@@ -43,15 +43,16 @@ class Source:
     """Pictures drawn of each prompt."""
     seed: int = 0
     """Seed of the pictures."""
-    shards: Path | None = None
-    """Folder that `fluxtionary capture` wrote, instead of a model and prompts."""
+    shards: tuple[Path, ...] = ()
+    """Folders of activations, or of runs of them, instead of a model and prompts: from `fluxtionary capture` or from
+    ComfyUI's Record Activations. Several are read one after another."""
     capture: Annotated[Capture, tyro.conf.arg(name="")] = field(default_factory=Capture)
     sampling: Drawing = field(default_factory=Drawing)
 
     def __post_init__(self) -> None:
         if self.pictures < 1:
             raise ModelError(f"pictures must be at least 1, found {self.pictures}")
-        if self.shards is not None and self.prompts is not None:
+        if self.shards and self.prompts is not None:
             raise ModelError("activations come from --shards or from --prompts: leave one of them out")
         check_size(self.model.model, self.sampling)
 
@@ -114,22 +115,22 @@ class Source:
         self, sites: Sequence[Site], share: float, workers: Workers
     ) -> tuple[ActivationStream, ActivationStream | None]:
         """What is learned from, and what is held out, if anything is."""
-        if self.shards is None:
+        if not self.shards:
             train, held_out = self.captions(share)
             pipeline = self.pipeline(workers)
             rest = self.live(pipeline, held_out, sites) if held_out.prompts and share > 0 else None
             return self.live(pipeline, train, sites), rest
         import torch
 
-        from ..training.shards import ShardStream
+        from ..training.shards import shard_stream
 
-        stream = ShardStream(self.shards)
+        stream, named = shard_stream(self.shards), ", ".join(map(str, self.shards))
         missing = [str(site) for site in sites if site not in stream.sites]
         if missing:
             there = ", ".join(map(str, stream.sites))
-            raise ModelError(f"{self.shards}: expected activations of {', '.join(missing)}, found those of {there}")
+            raise ModelError(f"{named}: expected activations of {', '.join(missing)}, found those of {there}")
         away = set(split_prompts(list(stream.prompts), share)[1])
         keep = torch.tensor([prompt not in away for prompt in stream.prompts])
         if not bool(keep.any()):
-            raise ModelError(f"{self.shards}: all of its prompts are held out: hold out less")
+            raise ModelError(f"{named}: all of its prompts are held out: hold out less")
         return Only(stream, keep, sites), Only(stream, ~keep, sites) if away else None

@@ -4,8 +4,10 @@ This room needs torch, numpy and safetensors only, and knows nothing of models o
 """
 
 from .activation import Activation
+from .contrast import ContrastMeter
 from .dictionary import Dictionary, FeatureError, Provenance
 from .files import load_dictionary, load_vector, read_header, save_dictionary
+from .fit_meter import Fit, FitMeter, describe_fit
 from .itda import ITDA, Sources
 from .neurons import Neurons
 from .normalization import Noise, Normalization
@@ -18,9 +20,12 @@ from .vector import SteeringVector, VectorAt
 __all__ = [
     "ITDA",
     "Activation",
+    "ContrastMeter",
     "Dictionary",
     "DictionaryFileError",
     "FeatureError",
+    "Fit",
+    "FitMeter",
     "Neurons",
     "Noise",
     "Normalization",
@@ -31,6 +36,7 @@ __all__ = [
     "SparseCode",
     "SteeringVector",
     "VectorAt",
+    "describe_fit",
     "load_dictionary",
     "load_vector",
     "read_header",

@@ -22,8 +22,7 @@ def summarise(path: str | os.PathLike) -> str:
         ("kind", _kind(header)),
         ("site", ", ".join(header["sites"])),
         ("model", _listed(header["model"])),
-        ("features", f"{header['n_features']:,} of width {header['d_model']:,}"),
-        ("normalization", _normalization(header["normalization"])),
+        *_size(header),
         ("capture", _listed(header["capture"])),
         ("training", _listed(header["training"])),
         ("metrics", _listed(header["metrics"])),
@@ -31,6 +30,16 @@ def summarise(path: str | os.PathLike) -> str:
         ("size", f"{path.stat().st_size / 1e6:,.1f} MB, {', '.join(sorted({kind for _, kind in tensors.values()}))}"),
     ]
     return "\n".join([str(path), *(f"  {name:14}{text}" for name, text in rows if text)])
+
+
+def _size(header: dict[str, Any]) -> list[tuple[str, str]]:
+    """What a dictionary has features of; a steering vector is a direction and has none."""
+    if header["kind"] == "vector":
+        return [("width", f"{header['d_model']:,}")]
+    return [
+        ("features", f"{header['n_features']:,} of width {header['d_model']:,}"),
+        ("normalization", _normalization(header["normalization"])),
+    ]
 
 
 def _kind(header: dict[str, Any]) -> str:

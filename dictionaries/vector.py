@@ -62,6 +62,7 @@ class SteeringVector:
         self.scales = dict(scales or {})
         self.provenance = provenance or Provenance()
         self.d_model = next(iter(widths))[0]
+        self._at: dict[str, VectorAt] = {}  # edits of one dictionary share its codes, so it has to be one
 
     @property
     def sites(self) -> tuple[str, ...]:
@@ -72,10 +73,12 @@ class SteeringVector:
         return self.provenance.model
 
     def at(self, site: str) -> VectorAt:
-        """The vector at one of its sites, as a dictionary of one feature."""
+        """The vector at one of its sites, as a dictionary of one feature; the same one each time."""
         if site not in self.directions:
             raise ValueError(f"this steering vector is for {', '.join(self.sites)}; it has nothing at {site}")
-        return VectorAt(site, self.directions[site], self.scales.get(site), self.provenance)
+        if site not in self._at:
+            self._at[site] = VectorAt(site, self.directions[site], self.scales.get(site), self.provenance)
+        return self._at[site]
 
     def __add__(self, other: SteeringVector) -> SteeringVector:
         return self._with(other, lambda a, b: a + b)

@@ -2,9 +2,18 @@
 
 from comfy_api.latest import ComfyExtension, io
 
+from .contrast_prompts import ContrastPrompts
+from .feature_grid import FeatureGrid
+from .feature_heat_map import FeatureHeatMap
+from .inspect_picture import InspectPicture
 from .load_demo_flux import LoadDemoFlux
 from .load_dictionary import LoadDictionary
+from .read_features import ReadFeatures
+from .record_activations import RecordActivations
+from .splice_dictionary import SpliceDictionary
 from .steer_with_feature import SteerWithFeature
+from .steer_with_vector import SteerWithVector
+from .steering_vectors import LoadSteeringVector, SaveSteeringVector, VectorArithmetic
 from .tap import Tap
 
 
@@ -17,4 +26,15 @@ class Fluxtionary(ComfyExtension):
             LoadDictionary,
             SteerWithFeature,
             Tap,
+            LoadSteeringVector,
+            SaveSteeringVector,
+            VectorArithmetic,
+            SteerWithVector,
+            SpliceDictionary,
+            InspectPicture,
+            ContrastPrompts,
+            ReadFeatures,
+            FeatureHeatMap,
+            FeatureGrid,
+            RecordActivations,
         ]

@@ -8,7 +8,8 @@ import folder_paths
 from comfy_api.latest import io
 
 from ..demo.files import DICTIONARIES
-from ..dictionaries import load_dictionary
+from ..dictionaries import DictionaryFileError, load_dictionary, read_header
+from ..dictionaries.summary import summarise
 from .sockets import FluxDictionary
 
 FOLDER = "flux_dictionaries"
@@ -16,11 +17,25 @@ FOLDER = "flux_dictionaries"
 
 def register_folder() -> None:
     """Have ComfyUI list `models/flux_dictionaries/` and the dictionaries that ship with the pack."""
-    folder_paths.add_model_folder_path(FOLDER, str(Path(folder_paths.models_dir) / FOLDER))
-    folder_paths.add_model_folder_path(FOLDER, str(DICTIONARIES))
-    folders, _ = folder_paths.folder_names_and_paths[FOLDER]
+    list_folder(FOLDER, DICTIONARIES)
+
+
+def list_folder(folder: str, *shipped: Path) -> None:
+    """Have ComfyUI list the `.safetensors` files of `models/<folder>/`, and those of other places."""
+    for place in (Path(folder_paths.models_dir) / folder, *shipped):
+        folder_paths.add_model_folder_path(folder, str(place))
+    places, _ = folder_paths.folder_names_and_paths[folder]
     # a folder that ComfyUI does not know comes without extensions, and would list every file
-    folder_paths.folder_names_and_paths[FOLDER] = (folders, {".safetensors"})
+    folder_paths.folder_names_and_paths[folder] = (places, {".safetensors"})
+
+
+def fingerprint(folder: str, name: str) -> str:
+    """Changes when the file does."""
+    path = folder_paths.get_full_path(folder, name)
+    if path is None:  # `execute` says so
+        return name
+    status = Path(path).stat()
+    return f"{path} {status.st_size} {status.st_mtime_ns}"
 
 
 class LoadDictionary(io.ComfyNode):
@@ -39,17 +54,23 @@ class LoadDictionary(io.ComfyNode):
                     tooltip="A dictionary file (.safetensors). It fits the model it was made for, and no other.",
                 )
             ],
-            outputs=[FluxDictionary.Output(display_name="dictionary")],
+            outputs=[
+                FluxDictionary.Output(display_name="dictionary"),
+                io.String.Output(display_name="about", tooltip="What the file says of itself."),
+            ],
         )
 
     @classmethod
     def fingerprint_inputs(cls, dictionary: str) -> str:
-        path = folder_paths.get_full_path(FOLDER, dictionary)
-        if path is None:  # `execute` says so
-            return dictionary
-        status = Path(path).stat()
-        return f"{path} {status.st_size} {status.st_mtime_ns}"
+        return fingerprint(FOLDER, dictionary)
 
     @classmethod
     def execute(cls, dictionary: str) -> io.NodeOutput:
-        return io.NodeOutput(load_dictionary(folder_paths.get_full_path_or_raise(FOLDER, dictionary)))
+        path = folder_paths.get_full_path_or_raise(FOLDER, dictionary)
+        if read_header(path)[0]["kind"] == "vector":
+            raise DictionaryFileError(
+                path,
+                "a dictionary",
+                "a steering vector: move it into models/flux_steering_vectors and use Load Steering Vector",
+            )
+        return io.NodeOutput(load_dictionary(path), summarise(path))

@@ -1,65 +1,64 @@
-"""Steer With Feature: add one feature of a dictionary to what Flux is thinking."""
+"""Steer With Feature: one feature of a dictionary, added to what Flux is thinking, taken out of it, or set."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal, get_args
 
 from comfy_api.latest import io
 
 from ..dictionaries import Dictionary
-from ..residual import Add, Plan, Site, Window
-from ..residual.comfy_host import patch
-from ..residual.edits import Rows
+from ..residual import Plan, PlanError, Site
+from ..residual.comfy_host import ToSigma, patch
+from .mode import (
+    Mode,
+    check_mode,
+    described,
+    edit,
+    has_scale,
+    home,
+    mode_input,
+    model_name,
+    noise_gain,
+    strength_input,
+)
+from .place import Place, check_finite, place_inputs
+from .say import say
 from .sockets import FluxDictionary
+
+Stream = Literal["as the dictionary", "img", "txt", "both"]
+OWN: Stream = "as the dictionary"
 
 
 class SteerWithFeature(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        percent = {"min": 0.0, "max": 1.0, "step": 0.01}
         return io.Schema(
             node_id="FluxtionarySteerWithFeature",
             display_name="Steer With Feature",
             category="Fluxtionary",
-            description="Adds a feature to the picture Flux is thinking of. Nodes can be chained, and other "
-            "packs' patches go on working.",
+            description="Adds a feature to the picture Flux is thinking of, takes it out, or sets how much of it there "
+            "is. Nodes can be chained, and other packs' patches go on working.",
             inputs=[
                 io.Model.Input("model"),
-                FluxDictionary.Input("dictionary"),
+                FluxDictionary.Input("dictionary", tooltip="From Load Dictionary."),
                 io.Int.Input("feature", default=0, min=0, max=2**24, tooltip="The feature's number in the dictionary."),
-                io.Float.Input(
-                    "strength",
-                    default=0.4,
-                    min=-100.0,
-                    max=100.0,
-                    step=0.05,
-                    tooltip="How much of the feature is added, as a share of the usual size of what Flux thinks there. "
-                    "0 changes nothing; negative values take it away. Try 0.2 to 1.",
-                ),
-                io.Float.Input(
-                    "start_percent",
-                    default=0.0,
-                    tooltip="When in sampling it begins to act: 0 is the start, where the layout is decided.",
-                    **percent,
-                ),
-                io.Float.Input(
-                    "end_percent",
-                    default=0.6,
-                    tooltip="When it stops acting: 1 is the end, where only fine detail changes.",
-                    **percent,
-                ),
+                strength_input(),
+                *place_inputs(),
+                mode_input(),
                 io.Combo.Input(
-                    "rows",
-                    options=["cond", "uncond", "both"],
-                    default="cond",
-                    tooltip="With cfg above 1: act on the positive prompt's half, the negative's, or both.",
-                ),
-                io.Mask.Input(
-                    "mask", optional=True, tooltip="Where in the picture it acts; everywhere without a mask."
+                    "stream",
+                    options=list(get_args(Stream)),
+                    default=OWN,
+                    optional=True,
+                    tooltip="Which of Flux's two streams mode add acts on, at the dictionary's block: what it thinks "
+                    "of the picture (img), of the prompt (txt), or both.",
                 ),
             ],
-            outputs=[io.Model.Output()],
+            outputs=[
+                io.Model.Output(),
+                io.String.Output(display_name="about", tooltip="What is done, and the feature's natural strength."),
+            ],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
@@ -69,16 +68,50 @@ class SteerWithFeature(io.ComfyNode):
         dictionary: Dictionary,
         feature: int,
         strength: float,
-        start_percent: float,
-        end_percent: float,
-        rows: Rows,
-        mask: Any = None,
+        mode: Mode = "add",
+        stream: Stream = OWN,
+        **shared: Any,
     ) -> io.NodeOutput:
-        direction = dictionary.direction(feature)
-        site = Site.parse(dictionary.site)
+        place = Place(**shared)
+        check_finite("strength", strength)
+        dictionary.check_feature(feature)
+        check_mode(mode, dictionary)
+        sites = sites_of(dictionary, mode, stream)
 
-        def plan(percent_to_sigma: Callable[[float], float]) -> Plan:
-            window = Window.from_percent(start_percent, end_percent, percent_to_sigma)
-            return Plan([Add(site, direction, strength, dictionary.scale, window=window, rows=rows, mask=mask)])
+        def plan(to_sigma: ToSigma) -> Plan:
+            return Plan(edit(mode, dictionary, feature, strength, site, place, to_sigma) for site in sites)
 
-        return io.NodeOutput(patch(model, plan, "Steer With Feature"))
+        steered = patch(model, plan, "Steer With Feature")
+        text = about(dictionary, feature, mode, strength, sites) + place.described()
+        say(cls.hidden.unique_id if cls.hidden else None, text)
+        return io.NodeOutput(steered, text)
+
+
+def sites_of(dictionary: Dictionary, mode: Mode, stream: Stream) -> list[Site]:
+    """Where a feature acts. Raises `PlanError` where it can only be added."""
+    own = home(dictionary)
+    streams = {OWN: [own.stream], "both": ["img", "txt"]}.get(stream, [stream])
+    if mode != "add" and streams != [own.stream]:
+        raise PlanError(
+            f"stream: expected {OWN} ({own.stream}) for mode {mode}, found {stream}. How much of a feature there is "
+            "can be read only from the stream that its dictionary was made for; with mode add it acts on any"
+        )
+    return [own._replace(stream=name) for name in streams]
+
+
+def about(dictionary: Dictionary, feature: int, mode: Mode, strength: float, sites: list[Site]) -> str:
+    """What is done with a feature, beside how strong it is by itself."""
+    name = ".".join(filter(None, (model_name(dictionary), dictionary.site)))
+    done = described(mode, strength, [str(site) for site in sites if not has_scale(dictionary, site)])
+    if [str(site) for site in sites] != [dictionary.site]:
+        done += f" at {' and '.join(map(str, sites))}"
+    if mode == "add" and noise_gain(dictionary) is not None:
+        done += ", along a direction that follows the noise level"
+    return f"feature {feature} of {name}: {natural_strength(dictionary, feature)}; {done}"
+
+
+def natural_strength(dictionary: Dictionary, feature: int) -> str:
+    if dictionary.natural is None:
+        return "natural strength not in the file"
+    value = float(dictionary.natural[feature])
+    return f"natural strength {value:.2f}" if value else "no natural strength, as it was never active when measured"

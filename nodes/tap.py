@@ -152,7 +152,7 @@ class TapTask(Task):
                 receiver.capture.finish(receiver.recording, outcome.latent)
                 lines, warnings = report(receiver.recording)
                 for warning in warnings:
-                    logger.warning("Tap: %s", warning)
+                    logger.warning("%s: %s", self.name, warning)
                 say(self.node_id, "\n".join((*lines, *warnings)))
                 return
 

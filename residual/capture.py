@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from bisect import bisect_right
 from collections.abc import Hashable, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -14,6 +14,9 @@ from torch import Tensor
 from ..dictionaries import Dictionary, FitMeter, SparseCode
 from .edits import Record, Tap
 from .site import Site
+
+CLOSE = 1e-6
+"""Sigmas that differ by less are one."""
 
 
 class CaptureError(LookupError):
@@ -33,7 +36,8 @@ class Recording:
     Attributes:
         records: what was kept at each site, in the order of the model's calls.
         fits: for each site with a dictionary, how well it fits this run.
-        sigmas: the run's schedule, falling, the last one included.
+        sigmas: the run's schedule, the last one included; falling, but where a picture is turned into noise.
+        latent: height and width of the latent it made, once it has ended.
         skipped: model calls that a cache left out, of which nothing was seen.
         lost: records that the memory limit left no room for.
     """
@@ -44,6 +48,7 @@ class Recording:
         self.dictionaries = dictionaries
         self.records: dict[Site, list[Record]] = {site: [] for site in dictionaries}
         self.fits = {site: FitMeter(own) for site, own in dictionaries.items() if own is not None}
+        self.latent: tuple[int, int] | None = None
         self.skipped = 0
         self.lost = 0
         self.bytes = 0
@@ -53,9 +58,19 @@ class Recording:
         return max(len(self.sigmas) - 1, 1)
 
     def step(self, sigma: float) -> int:
-        """The number of the step, from 0, in which the model was called at a sigma."""
-        falling = [-value - 1e-6 for value in self.sigmas[:-1]]
-        return max(bisect_right(falling, -sigma) - 1, 0)
+        """The number of the step, from 0, in which the model was called at a sigma.
+
+        A call at the very sigma where one step ends and the next begins, as the second one of Heun's method, counts
+        for the one that begins there. One beyond both ends of the schedule counts for the nearer end.
+        """
+        steps = list(pairwise(self.sigmas))
+        for number, (begin, end) in enumerate(steps):
+            way = 1 if end < begin else -1
+            if way * end < way * sigma - CLOSE and way * sigma <= way * begin + CLOSE:
+                return number
+        if not steps or abs(sigma - self.sigmas[0]) < abs(sigma - self.sigmas[-1]):
+            return 0
+        return len(steps) - 1
 
     def site(self, name: Site | str | None = None) -> Site:
         """One of its sites: the named one, or the only one."""
@@ -73,12 +88,13 @@ class Capture:
     """What a tap saw, by run. Runs are found by the latent they made; none is held longer than it is of use.
 
     A new run of one place (a sampler) replaces that place's earlier ones. Beyond `limit` bytes the oldest runs are
-    let go, and then what follows in the run under way is counted but not kept.
+    let go (`evicted` counts them), and then what follows in the run under way is counted but not kept.
     """
 
     def __init__(self, dictionaries: dict[Site, Dictionary | None], limit: int):
         self.dictionaries = dictionaries
         self.limit = limit
+        self.evicted = 0
         self._runs: dict[str, Recording] = {}
 
     def begin(self, origin: Origin | None, sigmas: Sequence[float]) -> Recording:
@@ -100,6 +116,7 @@ class Capture:
         kept, size = _compact(record)
         while self._runs and self.get_ram_usage() + recording.bytes + size > self.limit:
             del self._runs[next(iter(self._runs))]
+            self.evicted += 1
         if recording.bytes + size > self.limit:
             recording.lost += 1
             return
@@ -109,6 +126,7 @@ class Capture:
     def finish(self, recording: Recording, latent: Tensor) -> None:
         """File a run that has ended under the latent it made."""
         key = latent_key(latent)
+        recording.latent = (latent.shape[-2], latent.shape[-1])
         self._runs.pop(key, None)  # the newest last
         self._runs[key] = recording
 
@@ -124,8 +142,14 @@ class Capture:
                 "sample again"
             )
         raise CaptureError(
-            f"this latent comes from none of the {len(self._runs)} runs that this Tap saw: connect the latent output "
-            "of a sampler that uses the Tap's model, just as the sampler gives it"
+            f"this latent comes from none of the {len(self._runs)} runs that this Tap holds: connect the latent "
+            "output of a sampler that uses the Tap's model, just as the sampler gives it. "
+            + (
+                f"{self.evicted} earlier runs were let go to stay within the Tap's memory: raise it, and change the "
+                "sampler's seed to sample again"
+                if self.evicted
+                else "A sampler's earlier runs are let go: change its seed to sample again"
+            )
         )
 
     def __len__(self) -> int:

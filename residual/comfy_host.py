@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import uuid
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -64,7 +64,10 @@ class Task:
         raise NotImplementedError
 
     def finished(self, plan: Plan, outcome: Outcome) -> None:
-        """Called after a run that ended well, with the plan it had. One that failed or was stopped ends unsaid."""
+        """Called after a run that ended well, with the plan it had."""
+
+    def abandoned(self, plan: Plan) -> None:
+        """Called after a run that failed or was interrupted, with the plan it had; also when `finished` has failed."""
 
 
 class _Fixed(Task):
@@ -168,24 +171,36 @@ class _Host:
             return float(sampling.percent_to_sigma(percent))
 
         start = Start(to_sigma, tuple(float(sigma) for sigma in sigmas), seed, tuple(noise.shape))
-        plans = [task.plan(start) for task in self.tasks]
+        with ExitStack() as unless_done:
+            plans = []
+            for task in self.tasks:
+                plans.append(task.plan(start))
+                unless_done.callback(task.abandoned, plans[-1])
+            outcome = self._sampled(plans, start, executor, noise, latent, sampler, sigmas, *args, **kwargs)
+            for task, plan in zip(self.tasks, plans, strict=True):
+                task.finished(plan, outcome)
+            unless_done.pop_all()
+        return outcome.latent
+
+    def _sampled(self, plans: list[Plan], start: Start, executor: Any, *args: Any, **kwargs: Any) -> Outcome:
+        """Sample with the plans of all tasks in force."""
+        guider = executor.class_obj
         whole = Plan(item for plan in plans for item in plan)
         whole.check(*model_shape(guider.model_patcher))
         run = Run(_near(whole, guider.model_patcher.load_device))
-        state = _State(run, whole.sites(), guider, tuple(noise.shape[-2:]))
+        state = _State(run, whole.sites(), guider, (start.shape[-2], start.shape[-1]))
         if any(task.stops for task in self.tasks) and (last := whole.last_site()):
             state.stop = block_chain.block_key(last)
         before, self.state = self.state, state
         try:
-            result = executor(noise, latent, sampler, sigmas, *args, **kwargs)
+            latent = executor(*args, **kwargs)
         finally:
             self.state = before
-        if state.sites and not state.checked and len(sigmas) > 1:  # a model whose own `apply_model` never asked us
+        # a model whose own `apply_model` never asked us
+        if state.sites and not state.checked and len(start.sigmas) > 1:
             raise self._unreached(state.sites)
         self._report(state)
-        for task, plan in zip(self.tasks, plans, strict=True):
-            task.finished(plan, Outcome(result, state.skipped))
-        return result
+        return Outcome(latent, state.skipped)
 
     def sampler_sample(self, executor: Any, guider: Any, *args: Any, **kwargs: Any) -> Any:
         """Give every conditioning a uuid of its own: for areas the host copies them, uuid and all, between lists."""

@@ -72,6 +72,12 @@ class Edit(Place):
     gate: Gate | None = None
     schedule: Schedule | None = None
 
+    def acts(self, moment: Moment) -> Tensor | None:
+        """As of any `Place`; not at all where the schedule's factor is 0."""
+        if self.schedule is not None and self.schedule.at(moment.sigma) == 0:
+            return None
+        return super().acts(moment)
+
     def _check(self, site: Site) -> None:
         if site.part != "output":
             raise PlanError(
@@ -80,7 +86,10 @@ class Edit(Place):
             )
         if self.mask is not None:
             if site.stream != "img":
-                raise PlanError(f"a mask says where in the picture, so it needs an image site; found {site}")
+                raise PlanError(
+                    f"a mask says where in the picture, so it needs an image site; found {site}: "
+                    f"take the mask out, or act at an image site such as {site._replace(stream='img')}"
+                )
             if self.mask.ndim not in (2, 3) or 0 in self.mask.shape or not bool(torch.isfinite(self.mask).all()):
                 raise PlanError(
                     f"a mask is [h, w] or [batch, h, w] of finite numbers, found shape {tuple(self.mask.shape)}"
@@ -94,13 +103,15 @@ class Add(Edit):
     """Activation addition: `x + strength * scale(sigma) * direction / |direction|`.
 
     `direction` is `[d_model]`. Without a `scale` it is measured on the unedited stream at the first call of each
-    run, and a log line says so.
+    run, and a log line says so. `gain` `[bins, d_model]` multiplies the channels of the direction by noise level, one
+    row for each of equal bins of sigma over [0, 1]: what a direction needs that lies in a space normalized so.
     """
 
     site: Site
     direction: Tensor
     strength: float
     scale: Scale | None = None
+    gain: Tensor | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()

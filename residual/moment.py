@@ -117,4 +117,6 @@ class Schedule(NamedTuple):
             high = min(low + 1, last)
             return factors[low] + (factors[high] - factors[low]) * (place - low)
 
-        return cls.from_percent(shape, start, end, percent_to_sigma)
+        # drawn through every factor, however many there are
+        points = last * max(64 // last, 1) + 1 if last else 2
+        return cls.from_percent(shape, start, end, percent_to_sigma, points)

@@ -155,7 +155,8 @@ class ShardWriter:
         sites, d_model: the sites, and the width of each.
         dtype: float32, float16 or bfloat16; activations are cast to it.
         model, header, prompts, seeds, grid: as `Shards` gives them back.
-        batches: number of batches of the whole capture; with the last of them the capture is complete.
+        batches: number of batches of the whole capture; with the last of them the capture is complete. Where the
+            number is not known, more than there can be: `finish` then says how many there were.
 
     Attributes:
         done: number of batches safely written: the one to go on from.
@@ -218,24 +219,49 @@ class ShardWriter:
         Raises `ShardError` for tokens that are not what the description says, not finite, or too large for `dtype`
         (nothing is taken then), and for a shard that cannot be written: the writer is closed then.
         """
-        if self._closed or self.complete:
-            raise ShardError(self.folder, "an open, incomplete capture", "a closed one", "open a new writer to go on")
+        self._check_open()
         if batch.keys() != set(self.sites):
             wanted, found = (", ".join(map(str, sites)) for sites in (self.sites, batch))
             raise ShardError(self.folder, f"tokens of {wanted}", f"of {found}", "pass every site's")
         self._held.append({site: self._copied(site, batch[site]) for site in self.sites})
         fullest = max(sum(len(each[site].x) for each in self._held) for site in self.sites)
         if fullest >= self.shard_tokens or self.done + len(self._held) == self._manifest["batches"]:
-            try:
-                self._flush()
-            except BaseException:
-                self.close()
-                raise
+            self._flush(self._manifest["batches"])
+
+    def finish(self) -> None:
+        """End a capture whose number of batches was not known: it is complete with those that were added.
+
+        Without any there is no capture, and what was begun is removed, as by `discard`. Raises `ShardError` for a
+        writer that is closed, and where the rest cannot be written: the writer is closed then.
+        """
+        if self.complete:
+            return
+        self._check_open()
+        if added := self.done + len(self._held):
+            self._flush(added)
+        else:
+            self.discard()
+
+    def discard(self) -> None:
+        """Remove the capture, whatever of it is written, and the folder where that leaves it empty.
+
+        Raises `ShardError` for what cannot be removed.
+        """
+        self.close()
+        with writing(self.folder):
+            (self.folder / MANIFEST).unlink(missing_ok=True)  # first, for it names whole files only
+            self._tidy(set())
+            if not any(self.folder.iterdir()):
+                self.folder.rmdir()
 
     def close(self) -> None:
         """Let go of batches that do not make a whole shard yet: the capture goes on from batch `done`."""
         self._closed = True
         self._held.clear()
+
+    def _check_open(self) -> None:
+        if self._closed or self.complete:
+            raise ShardError(self.folder, "an open, incomplete capture", "a closed one", "open a new writer to go on")
 
     def _begin(self) -> None:
         """Start an empty folder with a manifest without shards, or check and tidy one that has a part of this."""
@@ -291,26 +317,35 @@ class ShardWriter:
             raise ShardError(self.folder, expected, f"a largest one of {largest:.4g}", remedy)
         return out
 
-    def _flush(self) -> None:
-        """Write what is held: the files of all sites, then the manifest that names them."""
+    def _flush(self, batches: int) -> None:
+        """Write what is held, and a manifest that names it, of a capture of so many batches; else close."""
         path = self.folder / MANIFEST
-        number, end, files = len(self._manifest["shards"]), self.done + len(self._held), {}
-        with writing(self.folder):
-            if path.read_bytes() != self._bytes:
-                remedy = "let one capture at a time write in a folder"
-                raise ShardError(path, "the manifest that this capture wrote", "another one", remedy)
-            for site in self.sites:
-                parts = [batch[site] for batch in self._held]
-                name = f"{site}-{number:05d}.safetensors"
-                digest = replace_file(self.folder / name, shard_blocks(parts, self.d_model[site], self.dtype))
-                counts = [len(part.x) for part in parts]
-                files[str(site)] = {"file": name, "tokens": sum(counts), "batch_tokens": counts, "sha256": digest}
-            sync_folder(self.folder)
-            shards = [*self._manifest["shards"], {"batches": [self.done, end], "files": files}]
-            manifest = {**self._manifest, "shards": shards, "complete": end == self._manifest["batches"]}
-            self._bytes = _write_manifest(path, manifest)
+        try:
+            with writing(self.folder):
+                if path.read_bytes() != self._bytes:
+                    remedy = "let one capture at a time write in a folder"
+                    raise ShardError(path, "the manifest that this capture wrote", "another one", remedy)
+                end = self.done + len(self._held)
+                shards = [*self._manifest["shards"], *([self._shard(end)] if self._held else [])]
+                manifest = {**self._manifest, "batches": batches, "shards": shards, "complete": end == batches}
+                self._bytes = _write_manifest(path, manifest)
+        except BaseException:
+            self.close()
+            raise
         self._manifest = manifest
         self._held.clear()
+
+    def _shard(self, end: int) -> dict[str, Any]:
+        """Write the files of what is held, up to batch `end`; returns what the manifest says of them."""
+        number, files = len(self._manifest["shards"]), {}
+        for site in self.sites:
+            parts = [batch[site] for batch in self._held]
+            name = f"{site}-{number:05d}.safetensors"
+            digest = replace_file(self.folder / name, shard_blocks(parts, self.d_model[site], self.dtype))
+            counts = [len(part.x) for part in parts]
+            files[str(site)] = {"file": name, "tokens": sum(counts), "batch_tokens": counts, "sha256": digest}
+        sync_folder(self.folder)
+        return {"batches": [self.done, end], "files": files}
 
 
 def _write_manifest(path: Path, manifest: dict[str, Any]) -> bytes:

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..dictionaries import Dictionary, Scale, SparseCode
+from ..dictionaries.scale import between_bins
 from .edits import Add, Clamp, Edit, Record, Splice, Tap
 from .moment import WHOLE, Area, Moment
 
@@ -73,6 +74,8 @@ class SitePass:
             return x
         size = scale.at(self.moment.sigma) if isinstance(scale, Scale) else scale
         direction = edit.direction.to(x.device, torch.float32)
+        if edit.gain is not None:
+            direction = between_bins(edit.gain.to(direction), self.moment.sigma) * direction
         delta = edit.strength * size * direction / direction.norm()
         return _changed(x, rows, self.weight(edit, rows), delta)
 

@@ -84,3 +84,4 @@ def draw():
 
 def pytest_addoption(parser):
     parser.addoption("--record", metavar="FILE", help="write what the ComfyUI tests showed to a JSON file")
+    parser.addoption("--snapshot", action="store_true", help="write the snapshot of all nodes' schemas anew")

@@ -281,6 +281,28 @@ def test_from_captions_to_shards_to_dictionaries_to_a_report(run, tmp_path):
     assert code == 2 and "expected activations of single.0.img, found those of double.1.img" in errors
 
 
+def test_dictionaries_come_from_several_captures_and_folders_of_them(run, tmp_path):
+    shapes = ("circle", "ring", "cross", "square")
+    for name, color in (("runs/run-00001", "red"), ("more", "blue")):
+        captions = tmp_path / f"{color}.txt"
+        captions.write_text("".join(f"a large {color} {shape}\n" for shape in shapes))
+        assert run("capture", "--prompts", captions, "--sampling.steps", 2, "--out", tmp_path / name)[0] == 0
+    shards = ["--shards", tmp_path / "runs", tmp_path / "more"]
+    out, itda = tmp_path / "sae.safetensors", tmp_path / "itda.safetensors"
+    code, _, errors = run("train-sae", *shards, "--out", out, *SMALL, "--held-out", 0.3, "--measured", 200)
+    assert code == 0, errors
+    about = load_dictionary(out).provenance
+    assert about.capture["captures"] == 2 and about.capture["steps"] == 2 and about.metrics["tokens"] == 200
+    build = ["build-itda", *shards, "--itda.atoms", 256, "--itda.k", 4, "--itda.tokens", 1024, "--held-out", 0]
+    code, _, errors = run(*build, "--out", itda)
+    assert code == 0, errors
+    sources = load_dictionary(itda).sources
+    prompts = [sources.of(atom)["prompt"] for atom in range(len(sources.table))]
+    assert {prompt.split()[2] for prompt in prompts} == {"red", "blue"}
+    code, _, errors = run("train-sae", *shards, tmp_path / "no", "--out", tmp_path / "x.safetensors", *SMALL)
+    assert code == 2 and "no: expected a folder of activation shards" in errors
+
+
 def test_a_run_that_was_cut_off_is_neither_lost_nor_resumed_unasked(run, tmp_path, monkeypatch):
     from fluxtionary.training.trainer import Trainer
 

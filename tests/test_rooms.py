@@ -22,10 +22,10 @@ STANDS_ON = {
 LIBRARIES = {
     "dictionaries": {"torch", "numpy", "safetensors"},
     "residual": {"torch", "numpy", "safetensors"},
-    "nodes": {"torch", "numpy", "safetensors"},
+    "nodes": {"torch", "numpy", "safetensors", "PIL"},
     "__init__.py": set(),
 }
-HOST = {"comfy", "comfy_api", "folder_paths"}
+HOST = {"comfy", "comfy_api", "comfy_execution", "folder_paths", "latent_preview", "server"}
 KNOW_COMFYUI = {"residual/comfy_host.py"}
 HOST_NEUTRAL = {"demo/files.py", "demo/captions.py", "demo/scenes.py", "demo/measure.py", "demo/__init__.py"}
 

@@ -1,19 +1,23 @@
-"""Activation shards as a stream that dictionaries are made from, and a stream captured into shards."""
+"""Activation shards as a stream that dictionaries are made from, several captures as one, and a stream captured."""
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import time
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import chain
+from itertools import accumulate, chain
 from pathlib import Path
+from typing import Any
 
 import torch
 from tqdm import tqdm
 
+from ..dictionaries.schema import shown
 from ..residual import Site
-from ..residual.shard_manifest import MANIFEST
+from ..residual.shard_manifest import MANIFEST, difference
 from ..residual.shards import ShardError, Shards, ShardWriter
 from ..residual.tokens import Tokens
 from .stream import ActivationStream
@@ -47,6 +51,87 @@ class ShardStream:
         """Batches `start`, `start + step`, ...; the tokens of each by site."""
         for i in range(start, len(self), step):
             yield self.shards.batch(i)
+
+
+class JoinedStream:
+    """Several captures as one `ActivationStream`: their batches one capture after another, their pictures renumbered.
+
+    `grid` is the smallest that holds every capture's, and positions of image tokens are numbered in it, so that rows
+    and columns stay what they were. `header` has what all captures say alike, their number (`captures`), and the names
+    of what they say differently (`differ`).
+
+    Raises `ShardError` where sites, widths, type or model of two captures differ, with both folders.
+    """
+
+    def __init__(self, streams: Sequence[ShardStream]):
+        first = streams[0]
+        for other in streams[1:]:
+            _check_alike(first.shards, other.shards)
+        self.streams = tuple(streams)
+        self.sites, self.model = first.sites, first.model
+        self.prompts: Sequence[str] = [prompt for stream in streams for prompt in stream.prompts]
+        self.seeds: Sequence[int] = [seed for stream in streams for seed in stream.seeds]
+        self.grid = (max(stream.grid[0] for stream in streams), max(stream.grid[1] for stream in streams))
+        self.header = _joined_header([stream.header for stream in streams], self.prompts)
+        self._ends = [*accumulate(len(stream) for stream in streams)]
+        self._pictures = [0, *accumulate(len(stream.prompts) for stream in streams)]
+
+    def __len__(self) -> int:
+        return self._ends[-1]
+
+    def batches(self, start: int = 0, step: int = 1) -> Iterator[Mapping[Site, Tokens]]:
+        for i in range(start, len(self), step):
+            part = bisect_right(self._ends, i)
+            stream = self.streams[part]
+            batch = stream.shards.batch(i - self._ends[part] + len(stream))
+            yield {site: self._renumbered(site, tokens, part) for site, tokens in batch.items()}
+
+    def _renumbered(self, site: Site, tokens: Tokens, part: int) -> Tokens:
+        position, columns = tokens.position, self.streams[part].grid[1]
+        if site.stream == "img":
+            position = position // columns * self.grid[1] + position % columns
+        return tokens._replace(position=position, picture=tokens.picture + self._pictures[part])
+
+
+def shard_stream(folders: Sequence[str | os.PathLike]) -> ShardStream | JoinedStream:
+    """The captures of some folders as a stream, each once: a folder is a capture, or has captures in subfolders.
+
+    Raises `ShardError` for a folder that is neither, and for captures that do not go together.
+    """
+    found = dict.fromkeys(capture.resolve() for folder in folders for capture in _captures(Path(folder)))
+    streams = [ShardStream(capture) for capture in found]
+    return streams[0] if len(streams) == 1 else JoinedStream(streams)
+
+
+def _captures(folder: Path) -> list[Path]:
+    if (folder / MANIFEST).exists() or not folder.is_dir():
+        return [folder]
+    return sorted(entry for entry in folder.iterdir() if (entry / MANIFEST).exists()) or [folder]
+
+
+def _check_alike(one: Shards, other: Shards) -> None:
+    """Raise `ShardError` where two captures cannot be read as one."""
+    remedy = "give captures of the same sites, width, type and model, or one at a time"
+    for name, first, second in zip(("sites", "d_model", "dtype", "model"), _facts(one), _facts(other), strict=True):
+        if different := difference(name, first, second):
+            field, expected, found = different
+            raise ShardError(other.folder, f"the {field} of {one.folder}, {shown(expected)}", shown(found), remedy)
+
+
+def _facts(shards: Shards) -> tuple[str, dict[str, int], str, dict[str, Any]]:
+    """Sites, widths, type and model of a capture, in the words of its manifest."""
+    sites = ", ".join(sorted(map(str, shards.sites)))
+    widths = {str(site): width for site, width in shards.d_model.items()}
+    return sites, widths, str(shards.dtype).removeprefix("torch."), shards.model
+
+
+def _joined_header(headers: Sequence[Mapping[str, Any]], prompts: Sequence[str]) -> dict[str, Any]:
+    names = dict.fromkeys(name for header in headers for name in header if name != "prompts_sha256")
+    alike = [name for name in names if all(name in header and header[name] == headers[0][name] for header in headers)]
+    joined = {name: headers[0][name] for name in alike} | {"captures": len(headers)}
+    if differ := [name for name in names if name not in alike]:
+        joined["differ"] = differ
+    return joined | {"prompts_sha256": hashlib.sha256("\n".join(prompts).encode()).hexdigest()}
 
 
 def write_shards(

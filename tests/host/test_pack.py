@@ -9,6 +9,8 @@ NODES = {
     "FluxtionaryLoadDemoFlux": "Load Demo Flux",
     "FluxtionaryLoadDictionary": "Load Dictionary",
     "FluxtionarySteerWithFeature": "Steer With Feature",
+    "FluxtionarySteerWithVector": "Steer With Vector",
+    "FluxtionarySpliceDictionary": "Splice Dictionary",
 }
 
 

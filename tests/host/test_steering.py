@@ -6,60 +6,13 @@ import time
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from fluxtionary.demo import files
 
 from .comfy_server import NodeError
 from .flow import CAPTION, Flow
-
-TEXT, IMAGE = slice(0, 16), slice(16, 80)
-"""Where a single block's tokens are text, and where they are the picture's."""
-
-
-def calls(comfy, name):
-    """What a Watch saw, call by call."""
-    seen: dict[int, dict] = {}
-    for key, value in load_file(comfy.base / "output" / f"{name}.safetensors").items():
-        number, what = key.split(".")
-        seen.setdefault(int(number), {})[what] = value
-    return [seen[i] for i in sorted(seen)]
-
-
-def latents(comfy, build, **options):
-    """The latents of a workflow: `build(flow)` gives the model to sample with."""
-    flow = Flow()
-    return comfy.latent(*_run(comfy, flow, flow.save(flow.sample(build(flow), **options))))
-
-
-def _run(comfy, flow, saved):
-    return comfy.run(flow), saved
-
-
-def plain(flow):
-    return flow.model
-
-
-def steered(flow):
-    return flow.steer(flow.model)
-
-
-def watched(comfy, name, steer, **options):
-    """What goes into the first single block, with and without steering."""
-    flow = Flow()
-    model = flow.watch(flow.model, name)
-    flow.save(flow.sample(flow.steer(model, **steer) if steer is not None else model, **_made(flow, options)))
-    comfy.run(flow)
-    return calls(comfy, name)
-
-
-def _made(flow, options):
-    return {key: value(flow) if callable(value) else value for key, value in options.items()}
-
-
-def changed_tokens(before, after):
-    """`[rows, tokens]`: where two calls differ."""
-    return (before["img"] != after["img"]).any(-1)
+from .watching import IMAGE, TEXT, calls, changed_tokens, latents, plain, steered, watched
 
 
 @pytest.mark.parametrize(("rows", "numbers"), [("cond", {0}), ("uncond", {1}), ("both", {0, 1})])

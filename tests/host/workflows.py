@@ -220,7 +220,7 @@ def flux_contrast_and_steer() -> Workflow:
 def flux_inspect_with_flux1_saes() -> Workflow:
     made = Real(
         "Which features does FLUX.1 schnell use for a prompt? The paper's dictionaries, in three commands: "
-        "`pip install \"fluxtionary[orbax]\"`, "
+        '`pip install "fluxtionary[orbax]"`, '
         "`hf download nev/flux1-saes --include 'sae_double_l18_img/30000/default/*' --local-dir flux1-saes`, "
         "`fluxtionary import flux1-saes/sae_double_l18_img/30000/default --site double.18.img --out "
         "ComfyUI/models/flux_dictionaries/flux1-saes.double.18.img.safetensors`. They were trained on one step of pure "

@@ -1,5 +1,6 @@
 import contextlib
 import errno
+import json
 import os
 import pickle
 import random
@@ -242,6 +243,96 @@ def test_folders_that_cannot_be_made_are_named(tmp_path):
         capture(tmp_path / "file" / "inside")
     with pytest.raises(ShardError, match=r"file.*a place that can be written"):
         capture(tmp_path / "file")
+
+
+def described(folder):
+    data = json.loads((folder / MANIFEST).read_bytes())
+    return {name: value for name, value in data.items() if name != "batches"}
+
+
+@pytest.mark.parametrize("count", [1, 3, 4, 7])
+def test_a_capture_of_unknown_length_ends_with_what_was_added(tmp_path, count):
+    """The bytes are those of a capture that was known to be so long."""
+    capture(tmp_path / "known", count, batches=count)
+    with ShardWriter(tmp_path / "s", **(ABOUT | {"batches": 1000})) as writer:
+        for i in range(count):
+            writer.add(batch_of(i))
+        assert not writer.complete
+        writer.finish()
+        writer.finish()
+        assert (writer.done, writer.complete) == (count, True)
+        with pytest.raises(ShardError, match="a closed one"):
+            writer.add(batch_of(count))
+    assert contents(tmp_path / "s") == contents(tmp_path / "known")
+    shards = Shards(tmp_path / "s")
+    shards.verify()
+    assert (shards.batches, shards.done, shards.complete) == (count, count, True)
+
+
+def test_a_capture_of_unknown_length_resumes_before_its_end_and_not_after(tmp_path):
+    long = {"batches": 1000}
+    writer = capture(tmp_path / "s", 5, **long)
+    assert (writer.done, writer.complete) == (3, False)
+    before = described(tmp_path / "s")
+    shards = Shards(tmp_path / "s")
+    assert (shards.done, shards.complete, shards.batches) == (3, False, 1000)
+    with pytest.raises(ShardError, match="a closed one"):
+        writer.finish()
+    assert described(tmp_path / "s") == before
+    with ShardWriter(tmp_path / "s", **(ABOUT | long)) as again:
+        for i in range(again.done, 5):
+            again.add(batch_of(i))
+        again.finish()
+    capture(tmp_path / "known", 5, batches=5)
+    assert contents(tmp_path / "s") == contents(tmp_path / "known")
+    with pytest.raises(ShardError, match="batches = 1000, found batches = 5"):
+        ShardWriter(tmp_path / "s", **(ABOUT | long))
+
+
+def test_a_capture_that_ends_without_a_batch_leaves_nothing(tmp_path):
+    writer = ShardWriter(tmp_path / "s", **ABOUT)
+    writer.finish()
+    assert not writer.complete and not (tmp_path / "s").exists()
+
+
+def test_killed_while_it_finishes_a_capture_is_whole_and_readable(tmp_path, monkeypatch):
+    capture(tmp_path / "known", 4, batches=4)
+    long, moment, finished = ABOUT | {"batches": 1000}, 0, False
+    while not finished:
+        folder = tmp_path / f"killed at {moment}"
+        writer = ShardWriter(folder, **long)
+        for i in range(4):
+            writer.add(batch_of(i))
+        with monkeypatch.context() as patch:
+            kill_after(patch, moment)
+            with contextlib.suppress(Killed):
+                writer.finish()
+                finished = True
+        shards = Shards(folder)
+        shards.verify()
+        assert shards.complete == (shards.batches == 4) and shards.done in (3, 4)
+        if not shards.complete:
+            with ShardWriter(folder, **long) as again:
+                for i in range(again.done, 4):
+                    again.add(batch_of(i))
+                again.finish()
+        assert contents(folder) == contents(tmp_path / "known")
+        moment += 1
+    assert moment > 5
+
+
+def test_a_discarded_capture_takes_its_own_files_and_no_others(tmp_path):
+    for others in ((), ("notes.txt",)):
+        folder = tmp_path / f"with {len(others)}"
+        writer = ShardWriter(folder, **ABOUT)
+        for i in range(4):
+            writer.add(batch_of(i))
+        for name in others:
+            (folder / name).write_text("mine")
+        writer.discard()
+        assert sorted(path.name for path in folder.iterdir()) == [*others] if others else not folder.exists()
+        with pytest.raises(ShardError, match="a closed one"):
+            writer.add(batch_of(4))
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="nothing is forbidden to root")

@@ -6,7 +6,7 @@ import torch
 from fluxtionary.residual import Site
 from fluxtionary.residual.shards import ShardError, Shards
 from fluxtionary.residual.tokens import Tokens
-from fluxtionary.training.shards import ShardStream, write_shards
+from fluxtionary.training.shards import JoinedStream, ShardStream, shard_stream, write_shards
 
 IMG, TXT = Site.parse("double.1.img"), Site.parse("double.1.txt")
 
@@ -129,3 +129,110 @@ def test_progress_shows_tokens_a_second(tmp_path, capsys):
     write_shards(Pictures(), tmp_path, 16)
     shown = capsys.readouterr().err
     assert "6/6" in shown and "tokens/s" in shown
+
+
+class Others(Pictures):
+    """Another capture: of other pictures, on a token grid of another shape."""
+
+    grid = (3, 2)
+    header = {"steps": 4, "host": "comfyui"}  # noqa: RUF012
+
+    def __init__(self, count=2, **changes):
+        super().__init__(count)
+        self.prompts, self.seeds = ["other"] * 3, [7] * 3
+        self.changes = changes
+        for name, value in changes.items():
+            setattr(self, name, value)
+
+    def batches(self, start=0, step=1):
+        for batch in super().batches(start, step):
+            yield {site: tokens.rows(slice(0, 6)) for site, tokens in batch.items() if site in self.sites}
+
+
+@pytest.fixture
+def captures(tmp_path):
+    for name, stream in (("run-00001", Pictures()), ("run-00002", Others()), ("run-00003", Pictures(count=1))):
+        write_shards(stream, tmp_path / "runs" / name, 16, progress=False)
+    (tmp_path / "runs" / "run-00004").mkdir()  # a run that has only just begun
+    return tmp_path / "runs"
+
+
+def test_a_joined_stream_equals_its_parts(captures):
+    joined = shard_stream([captures])
+    parts = [ShardStream(captures / f"run-0000{i}") for i in (1, 2, 3)]
+    assert isinstance(joined, JoinedStream) and len(joined) == 6 + 2 + 1
+    assert joined.sites == (IMG, TXT) and joined.model == parts[0].model
+    assert list(joined.prompts) == [prompt for part in parts for prompt in part.prompts]
+    assert list(joined.seeds) == [seed for part in parts for seed in part.seeds]
+    expected = [(part, batch) for part in parts for batch in part.batches()]
+    for start, step in ((0, 1), (1, 2), (5, 3), (8, 1), (9, 1), (2, 9)):
+        found = list(joined.batches(start, step))
+        assert len(found) == len(expected[start::step])
+        for batch, (part, own) in zip(found, expected[start::step], strict=True):
+            for site in (IMG, TXT):
+                assert torch.equal(batch[site].x, own[site].x) and torch.equal(batch[site].sigma, own[site].sigma)
+                for mine, its in zip(batch[site].picture.tolist(), own[site].picture.tolist(), strict=True):
+                    assert (joined.prompts[mine], joined.seeds[mine]) == (part.prompts[its], part.seeds[its])
+
+
+def test_a_joined_grid_keeps_rows_and_columns(captures):
+    joined = shard_stream([captures])
+    assert joined.grid == (3, 4)
+    wide, *_, tall, _, _ = joined.batches()
+    assert wide[IMG].position.tolist() == list(range(8))
+    assert tall[IMG].position.tolist() == [0, 1, 4, 5, 8, 9]
+    assert tall[TXT].position.tolist() == list(range(len(tall[TXT].x)))
+
+
+def test_a_joined_header_says_what_all_say_and_what_they_do_not(captures):
+    header = shard_stream([captures]).header
+    assert {name: header[name] for name in header if name != "prompts_sha256"} == {
+        "captures": 3,
+        "differ": ["steps", "host"],
+    }
+    same = shard_stream([captures / "run-00001", captures / "run-00003"]).header
+    assert same["steps"] == 1 and same["captures"] == 2 and "differ" not in same
+
+
+def test_folders_and_folders_of_folders_each_once(captures, tmp_path):
+    write_shards(Pictures(), tmp_path / "more", 16, progress=False)
+    assert len(shard_stream([captures, tmp_path / "more", captures / "run-00002"])) == 9 + 6
+    assert isinstance(shard_stream([captures / "run-00001"]), ShardStream)
+    (tmp_path / "empty").mkdir()
+    for folder in ("empty", "nowhere"):
+        with pytest.raises(ShardError, match=f"{folder}: expected a folder of activation shards"):
+            shard_stream([captures, tmp_path / folder])
+
+
+def test_an_incomplete_part_is_read_up_to_where_it_goes(captures, caplog):
+    with pytest.raises(KeyboardInterrupt):
+        write_shards(Pictures(fail_at=5), captures / "run-00009", 16, progress=False)
+    with caplog.at_level(logging.WARNING):
+        joined = shard_stream([captures])
+    assert "run-00009: only 4 of 6 batches are captured" in caplog.text
+    assert len(joined) == len(list(joined.batches())) == 9 + 4
+
+
+@pytest.mark.parametrize(
+    ("stream", "words"),
+    [
+        (Others(sites=(IMG,)), r"'double.1.img, double.1.txt', found 'double.1.img'"),
+        (Others(dtype=torch.float32), "the dtype of .*run-00001, 'float16', found 'float32'"),
+        (Others(model={"family": "flux1", "name": "b"}), "the model.name of .*run-00001, 'test', found 'b'"),
+    ],
+)
+def test_captures_that_do_not_go_together_are_both_named(captures, stream, words):
+    write_shards(stream, captures / "run-00005", 16, progress=False)
+    with pytest.raises(ShardError, match=f"run-00005: expected .*{words}; give captures of the same sites"):
+        shard_stream([captures])
+
+
+def test_captures_of_other_widths_do_not_go_together(captures):
+    class Wide(Pictures):
+        def batches(self, start=0, step=1):
+            for batch in super().batches(start, step):
+                yield {site: tokens._replace(x=tokens.x.repeat(1, 2)) for site, tokens in batch.items()}
+
+    write_shards(Wide(), captures / "run-00005", 16, progress=False)
+    with pytest.raises(ShardError, match="the d_model.double.1.img of .*run-00001, 5, found 10"):
+        shard_stream([captures])

@@ -12,6 +12,8 @@ from comfy.ldm.flux.model import Flux
 from comfy.patcher_extension import WrappersMP
 from safetensors.torch import save_file
 
+from . import control, hosts, numbers, prompts, quantized
+
 
 def fluxtionary(name):
     """A module of the pack under test, whatever it is called here."""
@@ -106,6 +108,35 @@ class ApplyPlan:
         return (fluxtionary("comfy_host").patch(model, residual.Plan(items), "Apply Plan"),)
 
 
+class KeepTap:
+    """A tap straight from the library: keeps what is at a site, with the sigma and the role of every row."""
+
+    CATEGORY, FUNCTION, RETURN_TYPES = "neighbour", "patch", ("MODEL",)
+
+    @classmethod
+    def INPUT_TYPES(cls):  # noqa: N802
+        return {"required": {"model": ("MODEL",), "site": ("STRING", {}), "name": ("STRING", {})}}
+
+    def patch(self, model, site, name):
+        residual = fluxtionary("residual")
+        kept = {}
+
+        def keep(_, record, x):
+            number = len(kept) // 3
+            roles = [record.moment.rows[i].role == "uncond" for i in record.batch_rows.tolist()]
+            kept[f"{number}.img"] = x.clone()
+            kept[f"{number}.sigma"] = torch.tensor([record.moment.sigma])
+            kept[f"{number}.rows"] = torch.tensor(roles).long()
+            save_file(kept, Path(folder_paths.get_output_directory()) / f"{name}.safetensors")
+
+        tap = residual.Tap(residual.Site.parse(site), receive=keep)
+        return (fluxtionary("comfy_host").patch(model, residual.Plan([tap]), "Keep Tap"),)
+
+    @classmethod
+    def IS_CHANGED(cls, **_):  # noqa: N802
+        return float("nan")
+
+
 class Hollow(Flux):
     """A Flux whose own blocks are never called."""
 
@@ -145,4 +176,8 @@ class ReplaceFlux:
         return (clone,)
 
 
-NODE_CLASS_MAPPINGS = {f"Neighbour{kind.__name__}": kind for kind in (Watch, Wrap, ApplyPlan, ReplaceFlux)}
+NODES = {kind.__name__: kind for kind in (Watch, Wrap, ApplyPlan, KeepTap, ReplaceFlux)}
+NODE_CLASS_MAPPINGS = {
+    f"Neighbour{name}": kind
+    for name, kind in (NODES | quantized.NODES | control.NODES | hosts.NODES | prompts.NODES | numbers.NODES).items()
+}
