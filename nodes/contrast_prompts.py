@@ -23,9 +23,6 @@ from .say import say
 from .sockets import FluxSteeringVector
 from .tap import parse_sites
 
-ROUNDING = 1e-6
-"""Sigmas that differ by less are one: a schedule is in float32, a percentage becomes a sigma in float64."""
-
 
 class ContrastPrompts(io.ComfyNode):
     @classmethod
@@ -158,8 +155,7 @@ class Settings:
 
     def window(self, model: Any) -> Window:
         to_sigma = model.get_model_object("model_sampling").percent_to_sigma
-        start, end = Window.from_percent(self.start_percent, self.end_percent, lambda share: float(to_sigma(share)))
-        return Window(start + ROUNDING, end + ROUNDING)
+        return Window.from_percent(self.start_percent, self.end_percent, lambda share: float(to_sigma(share)))
 
     def numbers(self) -> list[int]:
         """The seeds, each of which is one picture of every prompt."""

@@ -15,7 +15,7 @@ from .views import Viewed, look, run_inputs, view_inputs
 
 SHEET = 2048
 """Pixels that the tiles of a row share."""
-SMALL, LARGE = 192, 512
+SMALL, LARGE = 256, 512
 """Pixels that the longer side of a tile has at least, so that its caption can be read, and at most."""
 
 

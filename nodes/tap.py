@@ -109,7 +109,7 @@ class Tap(io.ComfyNode):
 
 def parse_sites(text: str) -> list[Site]:
     """Sites separated by commas, semicolons or line breaks. Raises `SiteError` for one that is none."""
-    return [Site.parse(name) for name in text.replace(";", ",").replace("\n", ",").split(",") if name.strip()]
+    return [Site.parse(name.strip()) for name in text.replace(";", ",").replace("\n", ",").split(",") if name.strip()]
 
 
 @dataclass(frozen=True)

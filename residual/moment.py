@@ -12,6 +12,9 @@ class PlanError(ValueError):
     """A plan that cannot mean anything, or not on this model."""
 
 
+ROUNDING = 1e-6
+"""More than hosts differ by in a sigma, and less than any two steps do."""
+
 Area = tuple[float, float, float, float]
 WHOLE: Area = (0.0, 0.0, 1.0, 1.0)
 
@@ -55,12 +58,16 @@ class Window(NamedTuple):
 
     @classmethod
     def from_percent(cls, start: float, end: float, percent_to_sigma: Callable[[float], float]) -> Window:
-        """From shares of sampling in [0, 1], by the run's own schedule; 0 and 1 include everything."""
+        """From shares of sampling in [0, 1], by the run's own schedule; 0 and 1 include everything.
+
+        A step is in it that begins at `start` or later and before `end`. Hosts compute a step's sigma and that of a
+        share in other types, so the bounds lie a little above them: what begins at a bound is found there.
+        """
         if not 0 <= start <= end <= 1:
             raise PlanError(f"a window needs 0 <= start <= end <= 1, found start {start} and end {end}")
         return cls(
-            math.inf if start == 0 else percent_to_sigma(start),
-            -math.inf if end == 1 else percent_to_sigma(end),
+            math.inf if start == 0 else percent_to_sigma(start) + ROUNDING,
+            -math.inf if end == 1 else percent_to_sigma(end) + ROUNDING,
         )
 
 

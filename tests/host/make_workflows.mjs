@@ -60,6 +60,8 @@ function layOut(job) {
       const [wide, tall] = least[node.type] ?? [270, 60];
       node.setSize([Math.max(own[0], wide), Math.max(own[1], tall)]);
       if (job.titles[node.id]) node.title = job.titles[node.id];
+      const control = node.widgets?.find((widget) => widget.name === "control_after_generate");
+      if (control) control.value = "fixed";
       node.pos = [x, y];
       y += node.size[1] + 70;
       width = Math.max(width, node.size[0]);
@@ -70,8 +72,9 @@ function layOut(job) {
   app.graph.add(note);
   note.title = "What this is";
   note.widgets[0].value = job.note;
-  note.pos = [60, -60 - 24 * Math.max(0, job.note.length / 130 - 3)];
-  note.setSize([820, 190 + 24 * Math.max(0, job.note.length / 130 - 3)]);
+  const tall = 70 + 20 * Math.ceil(job.note.length / 120);
+  note.pos = [60, 130 - tall];
+  note.setSize([820, tall]);
   app.canvas.setDirty(true, true);
 }
 

@@ -329,13 +329,14 @@ def test_tiles_in_one_batch_keep_their_roles(comfy):
     assert torch.equal(changed[:, 16:], (roles == 0)[:, None].expand(-1, 32))
 
 
-def test_hidden_units_are_heard_in_blocks_compiled_before(comfy):
-    """A tap on `.mlp` listens by a hook, which compiled code knows nothing of: kept all the same, or an error."""
+@pytest.mark.parametrize("what", ["blocks", "model"])
+def test_hidden_units_are_heard_in_what_was_compiled_before(comfy, what):
+    """A tap on `.mlp` listens by a hook, which code compiled without it knows nothing of."""
     sites = ("double.1.img.mlp", "double.1.txt.mlp", "single.1.img.mlp")
 
     def run(compiled, tapped):
         flow = Flow()
-        model = flow.add("NeighbourCompile", model=flow.model, what="blocks") if compiled else flow.model
+        model = flow.add("NeighbourCompile", model=flow.model, what=what) if compiled else flow.model
         for site in sites if tapped else ():
             model = flow.add("NeighbourKeepTap", model=model, site=site, name=f"units-{site}")
         flow.save(flow.sample(model, steps=2, seed=0 if tapped else 5))

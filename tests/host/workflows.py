@@ -9,6 +9,9 @@ from comfy_server import Graph
 DEMO = "demo-flux.double.1.img.safetensors"
 RED = 1318
 """A feature of the demo's dictionary that makes objects red."""
+OBJECT = 211
+"""A feature that is active on the object that the demo Flux draws with these prompts."""
+CONTRAST = {"start_percent": 0.0, "end_percent": 0.5, "seed": 0, "method": "mean difference", "scheduler": "simple"}
 
 
 class Workflow(Graph):
@@ -112,7 +115,7 @@ def contrast_and_steer() -> Workflow:
     vector = made.add(
         "FluxtionaryContrastPrompts",
         **{"model": made.model, "positive": positive, "negative": other, "latent": latent},
-        **{"sites": "double.0.txt", "seeds": 4, "seed": 0, "steps": 8},
+        **{"sites": "double.1.img", "seeds": 4, "steps": 4, **CONTRAST},
     )
     steered = made.add(
         "FluxtionarySteerWithVector",
@@ -138,7 +141,7 @@ def mask_from_feature() -> Workflow:
     image = made.picture(drawn)
     heat = made.add(
         "FluxtionaryFeatureHeatMap",
-        **{"latent": drawn, "capture": [tapped[0], 1], "feature": RED, "image": image},
+        **{"latent": drawn, "capture": [tapped[0], 1], "feature": OBJECT, "image": image},
         **{"steps": "average", "threshold": 0.3},
     )
     steered = made.add(
@@ -203,7 +206,7 @@ def flux_contrast_and_steer() -> Workflow:
     vector = made.add(
         "FluxtionaryContrastPrompts",
         **{"model": made.model, "positive": positive, "negative": other, "latent": made.empty(512)},
-        **{"sites": "double.9.img", "seeds": 4, "seed": 0, "steps": 4},
+        **{"sites": "double.9.img", "seeds": 4, "steps": 4, **CONTRAST},
     )
     steered = made.add(
         "FluxtionarySteerWithVector",

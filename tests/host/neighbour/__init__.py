@@ -121,10 +121,10 @@ class KeepTap:
         residual = fluxtionary("residual")
         kept = {}
 
-        def keep(_, record, x):
+        def keep(_tap, record, _x):
             number = len(kept) // 3
             roles = [record.moment.rows[i].role == "uncond" for i in record.batch_rows.tolist()]
-            kept[f"{number}.img"] = x.clone()
+            kept[f"{number}.img"] = record.activations
             kept[f"{number}.sigma"] = torch.tensor([record.moment.sigma])
             kept[f"{number}.rows"] = torch.tensor(roles).long()
             save_file(kept, Path(folder_paths.get_output_directory()) / f"{name}.safetensors")
