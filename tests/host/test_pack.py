@@ -6,11 +6,12 @@ import subprocess
 from .comfy_server import CLONE, HERE, Graph, python_of
 
 NODES = {
-    "FluxtionaryLoadDemoFlux": "Load Demo Flux",
-    "FluxtionaryLoadDictionary": "Load Dictionary",
-    "FluxtionarySteerWithFeature": "Steer With Feature",
-    "FluxtionarySteerWithVector": "Steer With Vector",
-    "FluxtionarySpliceDictionary": "Splice Dictionary",
+    f"Fluxtionary{name.replace(' ', '')}": name
+    for name in (
+        *("Load Demo Flux", "Load Dictionary", "Load Steering Vector", "Save Steering Vector", "Vector Arithmetic"),
+        *("Tap", "Read Features", "Inspect Picture", "Feature Heat Map", "Feature Grid"),
+        *("Steer With Feature", "Steer With Vector", "Splice Dictionary", "Contrast Prompts", "Record Activations"),
+    )
 }
 
 
@@ -22,7 +23,7 @@ def test_all_nodes_are_there_and_explain_themselves(comfy):
         assert known[key]["description"]
         for kind in ("required", "optional"):
             for name, (type_, options) in known[key]["input"].get(kind, {}).items():
-                socket = type_ in ("MODEL", "FLUX_DICTIONARY")
+                socket = type_ == "MODEL"
                 assert socket or options.get("tooltip"), f"{key}.{name} has no tooltip"
         assert (CLONE / "web" / "docs" / f"{key}.md").exists()
     loaded = [line for line in comfy.log().splitlines() if " seconds" in line and str(comfy.base) in line]

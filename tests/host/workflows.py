@@ -93,10 +93,10 @@ def inspect_and_heat_map() -> Workflow:
         **{"noise_percent": 0.3, "seed": 0},
     )
     latent, capture = [inspected[0], 0], [inspected[0], 1]
-    read = made.add("FluxtionaryReadFeatures", latent=latent, capture=capture, by="activation", count=12)
+    read = made.add("FluxtionaryReadFeatures", latent=latent, capture=capture, by="peak", count=12)
     made.put("Features", "PreviewAny", 0, source=[read[0], 2])
     grid = made.add(
-        "FluxtionaryFeatureGrid", latent=latent, capture=capture, image=image, by="activation", count=12, columns=4
+        "FluxtionaryFeatureGrid", latent=latent, capture=capture, image=image, by="peak", count=12, columns=4
     )
     made.put("The strongest features", "SaveImage", 0, images=grid, filename_prefix="features")
     return made
@@ -177,9 +177,7 @@ class Real(Workflow):
 
     def __init__(self, note: str, model: str):
         super().__init__(note, runs=False)
-        self.model = self.put(
-            "FLUX.1 (fp8, GGUF loaders work too)", "UNETLoader", 0, unet_name=model, weight_dtype="default"
-        )
+        self.model = self.put("FLUX.1 (fp8 and GGUF too)", "UNETLoader", 0, unet_name=model, weight_dtype="default")
         self.clip = self.add(
             "DualCLIPLoader",
             **{"clip_name1": "t5xxl_fp8_e4m3fn.safetensors", "clip_name2": "clip_l.safetensors"},
