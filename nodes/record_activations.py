@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from ..residual.edits import Tap as PlanTap
 from ..residual.recorder import About, Recorder, new_run
 from ..residual.shard_manifest import DTYPES
 from ..residual.shards import ShardError
+from .names import inside
 from .say import say
 from .tap import parse_sites
 
@@ -33,8 +33,6 @@ logger = logging.getLogger(__name__)
 CELL, PATCH = 8, 2
 """Pixels of a latent pixel, and latent pixels of a token, along a side."""
 PRECISIONS = ("bfloat16", "float16", "float32")
-NAME_LENGTH = 100
-_NAME_PART = re.compile(r"\w([\w .+-]*\w)?")
 
 
 class RecordActivations(io.ComfyNode):
@@ -163,16 +161,7 @@ def place(name: str) -> Path:
     Raises `ValueError` for a name that is no plain one.
     """
     root = Path(folder_paths.get_output_directory()) / "fluxtionary"
-    plain = name.strip()
-    if len(plain) > NAME_LENGTH or not all(_NAME_PART.fullmatch(part) for part in plain.split("/")):
-        raise ValueError(
-            f"folder: expected letters, digits, spaces and . _ + - with / between subfolders, {NAME_LENGTH} characters "
-            f"at most, such as portraits/first, found {shown(name)}"
-        )
-    path = root / plain
-    if not path.resolve().is_relative_to(root.resolve()):
-        raise ValueError(f"folder: expected a place inside {root}, found a link that leads to {path.resolve()}")
-    return path
+    return inside(root, name, "folder", "portraits/first")
 
 
 def named_sites(text: str) -> tuple[Site, ...]:

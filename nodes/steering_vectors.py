@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable
 from copy import deepcopy
 from itertools import count
@@ -17,6 +16,7 @@ from ..dictionaries import DictionaryFileError, SteeringVector, load_vector, rea
 from ..dictionaries.schema import shown
 from ..dictionaries.summary import summarise
 from .load_dictionary import fingerprint, list_folder
+from .names import inside
 from .sockets import FluxSteeringVector
 
 FOLDER = "flux_steering_vectors"
@@ -27,8 +27,6 @@ Operation = Literal["add", "subtract", "scale", "interpolate", "orthogonal", "un
 OF_TWO = ("add", "subtract", "interpolate", "orthogonal")
 WITH_AMOUNT = ("add", "subtract", "scale", "interpolate")
 
-NAME_LENGTH = 100
-_NAME_PART = re.compile(r"\w([\w .+-]*\w)?")
 ROUNDING = 1e-6
 """Share of a length that the rounding of float32 leaves of it where two vectors cancel out."""
 
@@ -184,16 +182,7 @@ def place(name: str) -> Path:
     Raises `ValueError` for a name that is no plain one.
     """
     folder = Path(folder_paths.get_folder_paths(FOLDER)[0])
-    plain = name.strip().removesuffix(".safetensors")
-    if len(plain) > NAME_LENGTH or not all(_NAME_PART.fullmatch(part) for part in plain.split("/")):
-        raise ValueError(
-            f"name: expected letters, digits, spaces and . _ + - with / between subfolders, {NAME_LENGTH} characters "
-            f"at most, such as colors/red-2, found {shown(name)}"
-        )
-    path = folder / f"{plain}.safetensors"
-    if not path.resolve().is_relative_to(folder.resolve()):
-        raise ValueError(f"name: expected a place inside {folder}, found a link that leads to {path.resolve()}")
-    return path
+    return inside(folder, name, "name", "colors/red-2", ".safetensors")
 
 
 def unused(path: Path) -> Path:
