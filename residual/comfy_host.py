@@ -10,11 +10,12 @@ from __future__ import annotations
 import logging
 import uuid
 from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import comfy.model_management
+import torch
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
@@ -109,9 +110,10 @@ def model_shape(model: Any) -> tuple[int, int, int]:
     """Double blocks, single blocks and residual width of a MODEL. Raises `PlanError` where it is no Flux 1."""
     flux = _uncompiled(model.get_model_object("diffusion_model"))
     names = {kind.__name__ for kind in type(flux).__mro__}
-    if "Flux" not in names or not hasattr(flux, "double_blocks"):
+    second = getattr(getattr(flux, "params", None), "global_modulation", False)  # Flux 2 is the same class
+    if "Flux" not in names or not hasattr(flux, "double_blocks") or second:
         raise PlanError(
-            f"expected a Flux 1 model whose blocks ComfyUI runs, found {type(flux).__name__} "
+            f"expected a Flux 1 model whose blocks ComfyUI runs, found {'Flux 2' if second else type(flux).__name__} "
             f"(of {type(flux).__module__}). Load Flux with Load Diffusion Model, Load Checkpoint or a GGUF loader; "
             "Nunchaku, TensorRT and Chroma models have no Flux blocks to steer"
         )
@@ -130,6 +132,7 @@ class _State:
     sites: list[Site]
     guider: Any
     latent: tuple[int, int]
+    pictures: int
     stop: block_chain.BlockKey | None = None
     checked: bool = False
     skipped: int = 0
@@ -188,7 +191,7 @@ class _Host:
         whole = Plan(item for plan in plans for item in plan)
         whole.check(*model_shape(guider.model_patcher))
         run = Run(_near(whole, guider.model_patcher.load_device))
-        state = _State(run, whole.sites(), guider, (start.shape[-2], start.shape[-1]))
+        state = _State(run, whole.sites(), guider, (start.shape[-2], start.shape[-1]), start.shape[0])
         if any(task.stops for task in self.tasks) and (last := whole.last_site()):
             state.stop = block_chain.block_key(last)
         before, self.state = self.state, state
@@ -218,7 +221,9 @@ class _Host:
         if state is None:
             return executor(*args, **kwargs)
         state.reached.clear()
-        out = executor(*args, **kwargs)
+        hooked = any(site.part == "mlp" for site in state.sites)  # compiled code does not call hooks that came later
+        with torch.compiler.set_stance("force_eager") if hooked else nullcontext():
+            out = executor(*args, **kwargs)
         missing = state.missing()
         if missing and not state.checked:
             raise self._unreached(missing)
@@ -288,7 +293,10 @@ def _moment(state: _State, options: dict[str, Any], x: Any, timestep: Any, patch
     chunks = [state.chunk(key, number) for key, number in zip(keys, numbers, strict=True)]
     sigmas = options.get("sigmas", timestep)
     grid = block_chain.token_grid(x.shape[-2], x.shape[-1], patch_size)
-    return Moment(float(sigmas.flatten()[0]), block_chain.batch_rows(chunks, len(x)), grid)
+    whole = len(chunks) * state.pictures
+    tiles = max(len(x) // whole, 1)  # other packs batch the tiles of a picture, tile after tile, each with all chunks
+    rows = tiles * block_chain.batch_rows(chunks, len(x) // tiles)
+    return Moment(float(sigmas.flatten()[0]), rows, grid)
 
 
 def _own_options(args: tuple, kwargs: dict[str, Any]) -> tuple[dict[str, Any] | None, tuple, dict[str, Any]]:
