@@ -15,8 +15,8 @@ from .views import Viewed, look, run_inputs, view_inputs
 
 SHEET = 2048
 """Pixels that the tiles of a row share."""
-SMALL, LARGE = 256, 512
-"""Pixels that the longer side of a tile has at least, so that its caption can be read, and at most."""
+SMALL, USUAL, LARGE = 192, 288, 512
+"""Pixels of the longer side of a tile: at least, so that its caption can be read; of small pictures; at most."""
 
 
 class FeatureGrid(io.ComfyNode):
@@ -74,7 +74,8 @@ class FeatureGrid(io.ComfyNode):
 def tile_size(height: int, width: int, columns: int) -> tuple[int, int]:
     """Height and width at which pictures are shown, in so many columns."""
     longer = max(height, width)
-    factor = min(max(min(longer, SHEET // columns), SMALL), LARGE) / longer
+    room = 0.92 * SHEET / columns  # the rest is for what lies between them
+    factor = min(max(min(max(longer, USUAL), room), SMALL), LARGE) / longer
     return max(round(factor * height), 1), max(round(factor * width), 1)
 
 

@@ -294,7 +294,8 @@ def _moment(state: _State, options: dict[str, Any], x: Any, timestep: Any, patch
     sigmas = options.get("sigmas", timestep)
     grid = block_chain.token_grid(x.shape[-2], x.shape[-1], patch_size)
     whole = len(chunks) * state.pictures
-    tiles = max(len(x) // whole, 1)  # other packs batch the tiles of a picture, tile after tile, each with all chunks
+    # other packs batch the tiles of a picture, tile after tile, each with all chunks
+    tiles = len(x) // whole if len(x) % whole == 0 else 1
     rows = tiles * block_chain.batch_rows(chunks, len(x) // tiles)
     return Moment(float(sigmas.flatten()[0]), rows, grid)
 

@@ -27,7 +27,7 @@ STEER = {
     "single.1.img": {"feature": FEATURE, "dictionary": "single.safetensors", "strength": 20.0},
 }
 
-pytestmark = pytest.mark.usefixtures("living")
+pytestmark = [pytest.mark.usefixtures("living"), pytest.mark.long]
 
 
 class Seen(NamedTuple):

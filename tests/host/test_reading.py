@@ -425,7 +425,7 @@ def test_a_grid_is_one_picture_with_a_tile_for_each_feature(comfy):
     outputs = comfy.run(flow)
     plain, over, few, many = (saved(comfy, outputs, node)[0] for node in sizes)
     assert plain.shape == over.shape and not np.array_equal(plain, over)
-    assert 4 * 192 < plain.shape[1] < 4 * 220 and 2 * 220 < plain.shape[0] < 2 * 270
+    assert 4 * 288 < plain.shape[1] < 4 * 320 and 2 * 320 < plain.shape[0] < 2 * 390
     assert few.shape[1] < plain.shape[1] < many.shape[1] and 8 * 220 < many.shape[0]
     assert many.shape[1] <= 2048
 

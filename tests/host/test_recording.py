@@ -245,7 +245,7 @@ NAMED = "letters, digits, spaces and"
     [
         ({"sites": ""}, "sites: expected at least one site, such as double.18.img, found ''"),
         ({"sites": " ,\n"}, "sites: expected at least one site"),
-        ({"sites": "double.1.img, double.1.image"}, "sites: ' double.1.image' is no site: expected stage.block.stream"),
+        ({"sites": "double.1.img, double.1.image"}, "sites: 'double.1.image' is no site: expected stage.block.stream"),
         ({"sites": "double.7.img"}, r"no double\.7\.img.*2 double and 4 single"),
         ({"share": math.nan}, "share: expected a number above 0 and at most 1, found nan"),
         ({"share": 0.0}, "share"),

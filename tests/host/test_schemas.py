@@ -1,6 +1,7 @@
 """Ids and names of nodes, inputs and outputs stay as they are: saved workflows and API graphs depend on them."""
 
 import json
+import re
 
 from .comfy_server import HERE
 
@@ -27,7 +28,7 @@ def described(type_, options=None) -> list:
     options = options or {}
     choices = type_ if isinstance(type_, list) else options.get("options")
     kind = "COMBO" if isinstance(type_, list) else type_
-    files = choices is not None and any(str(choice).endswith(".safetensors") for choice in choices)
+    files = choices is not None and any(re.search(r"\.safetensors$|^no file in", str(choice)) for choice in choices)
     return [kind, None if files else options.get("default"), None if files else choices]
 
 

@@ -70,7 +70,7 @@ def test_a_mask_from_a_feature_steers_the_object_alone(comfy):
 
 def test_inspecting_shows_a_grid_of_features(comfy):
     (grid,) = pictures(comfy, shipped("inspect_and_heat_map")).values()
-    assert grid.shape[1] >= 4 * 256 and grid.shape[0] >= 3 * 256 and grid.std() > 10
+    assert grid.shape[1] >= 4 * 288 and grid.shape[0] >= 3 * 288 and grid.std() > 10
 
 
 def test_recording_leaves_a_run_that_trains(comfy):

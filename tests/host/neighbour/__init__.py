@@ -12,7 +12,7 @@ from comfy.ldm.flux.model import Flux
 from comfy.patcher_extension import WrappersMP
 from safetensors.torch import save_file
 
-from . import control, hosts, numbers, prompts, quantized
+from . import captures, control, hosts, numbers, prompts, quantized
 
 
 def fluxtionary(name):
@@ -177,7 +177,7 @@ class ReplaceFlux:
 
 
 NODES = {kind.__name__: kind for kind in (Watch, Wrap, ApplyPlan, KeepTap, ReplaceFlux)}
+MODULES = (captures, control, hosts, numbers, prompts, quantized)
 NODE_CLASS_MAPPINGS = {
-    f"Neighbour{name}": kind
-    for name, kind in (NODES | quantized.NODES | control.NODES | hosts.NODES | prompts.NODES | numbers.NODES).items()
+    f"Neighbour{name}": kind for nodes in (NODES, *(module.NODES for module in MODULES)) for name, kind in nodes.items()
 }
