@@ -124,8 +124,8 @@ def main() -> None:
     parser.add_argument("--features", type=int, default=16_384)
     parser.add_argument("--k", type=int, default=32)
     parser.add_argument("--size", type=int, default=128, help="of the picture, in pixels")
-    parser.add_argument("--steps", type=int, default=4)
-    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--steps", type=int, default=1, help="of a run: short ones in turns see the same machine")
+    parser.add_argument("--rounds", type=int, default=31)
     given = parser.parse_args()
     found = run(given)
     if given.json:
