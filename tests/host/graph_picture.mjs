@@ -25,8 +25,12 @@ await page.waitForFunction(
   { timeout: 120_000 },
 );
 await page.evaluate(() => {
-  app.canvas.ds.scale = 0.98;
-  app.canvas.ds.offset = [60, 350];
+  const boxes = app.graph._nodes.map((node) => [...node.pos, node.pos[0] + node.size[0], node.pos[1] + node.size[1]]);
+  const left = Math.min(...boxes.map((box) => box[0])), top = Math.min(...boxes.map((box) => box[1])) - 40;
+  const right = Math.max(...boxes.map((box) => box[2])), bottom = Math.max(...boxes.map((box) => box[3]));
+  const scale = Math.min(1, 1700 / (right - left), 840 / (bottom - top));
+  app.canvas.ds.scale = scale;
+  app.canvas.ds.offset = [90 / scale - left, 100 / scale - top];
   app.canvas.setDirty(true, true);
 });
 await page.waitForTimeout(2000);
