@@ -235,6 +235,7 @@ SMALL = ["--sae.features", 64, "--sae.k", 4, "--sae.tokens", 4096, "--sae.batch"
 FEW = ["--sampling.steps", 2, "--sampling.batch", 8, "--measured", 2000]
 
 
+@pytest.mark.long
 def test_several_dictionaries_come_from_one_pass(run, tmp_path):
     sites = ["--site", "double.0.img", "double.0.txt", "--widths", 64, 96]
     code, _, errors = run("train-sae", *sites, "--out", tmp_path / "all", *SMALL, *FEW, "--held-out", 0)
@@ -303,6 +304,7 @@ def test_dictionaries_come_from_several_captures_and_folders_of_them(run, tmp_pa
     assert code == 2 and "no: expected a folder of activation shards" in errors
 
 
+@pytest.mark.long
 def test_a_run_that_was_cut_off_is_neither_lost_nor_resumed_unasked(run, tmp_path, monkeypatch):
     from fluxtionary.training.trainer import Trainer
 
