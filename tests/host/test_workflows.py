@@ -68,9 +68,11 @@ def test_a_mask_from_a_feature_steers_the_object_alone(comfy):
     assert np.abs(found["first"][corners].astype(int) - found["second"][corners]).max() < 30
 
 
-def test_inspecting_shows_a_grid_of_features(comfy):
-    (grid,) = pictures(comfy, shipped("inspect_and_heat_map")).values()
+def test_inspecting_shows_a_grid_of_features_and_the_map_of_one(comfy):
+    found = pictures(comfy, shipped("inspect_and_heat_map"))
+    grid, heat = found["features"], found["heat-map"]
     assert grid.shape[1] >= 4 * 288 and grid.shape[0] >= 3 * 288 and grid.std() > 10
+    assert heat.shape == (128, 128, 3) and heat.std() > 10
 
 
 def test_recording_leaves_a_run_that_trains(comfy):

@@ -11,6 +11,8 @@ RED = 1318
 """A feature of the demo's dictionary that makes objects red."""
 OBJECT = 211
 """A feature that is active on the object that the demo Flux draws with these prompts."""
+SIDE = 1165
+"""A feature that is active on one side of a triangle."""
 CONTRAST = {"start_percent": 0.0, "end_percent": 0.5, "seed": 0, "method": "mean difference", "scheduler": "simple"}
 
 
@@ -37,6 +39,20 @@ class Workflow(Graph):
         settings |= more
         inputs = {"model": model, "positive": positive, "negative": negative, "latent_image": latent}
         return self.put(title, "KSampler", 0, **inputs, **settings)
+
+    def compare(self, steered: list, positive: list, negative: list, latent: list, **more) -> None:
+        """The same picture twice: plain, and with a steered model."""
+        for title, name, model in (("Plain", "plain", self.model), ("Steered", "steered", steered)):
+            drawn = self.sample(title, model, positive, negative, latent, **more)
+            self.put(title, "SaveImage", 0, images=self.picture(drawn), filename_prefix=name)
+
+    def show(self, inspected: list, image: list, by: str) -> None:
+        """The features of an inspected picture, as a table and as a grid."""
+        seen = {"latent": [inspected[0], 0], "capture": [inspected[0], 1]}
+        read = self.add("FluxtionaryReadFeatures", **seen, by=by, count=12)
+        self.put("Features", "PreviewAny", 0, source=[read[0], 2])
+        grid = self.add("FluxtionaryFeatureGrid", **seen, image=image, by=by, count=12, columns=4)
+        self.put("The strongest features", "SaveImage", 0, images=grid, filename_prefix="features")
 
 
 class Demo(Workflow):
@@ -71,9 +87,7 @@ def steer_with_feature() -> Workflow:
         **{"model": made.model, "dictionary": dictionary, "feature": RED, "strength": 0.4},
         **{"start_percent": 0.0, "end_percent": 0.6, "rows": "cond"},
     )
-    for title, name, model in (("Plain", "plain", made.model), ("Steered", "steered", steered)):
-        drawn = made.sample(title, model, shows, negative, latent)
-        made.put(title, "SaveImage", 0, images=made.picture(drawn), filename_prefix=name)
+    made.compare(steered, shows, negative, latent)
     return made
 
 
@@ -92,13 +106,13 @@ def inspect_and_heat_map() -> Workflow:
         **{"model": made.model, "dictionary": dictionary, "latent": drawn, "conditioning": shows},
         **{"noise_percent": 0.3, "seed": 0},
     )
-    latent, capture = [inspected[0], 0], [inspected[0], 1]
-    read = made.add("FluxtionaryReadFeatures", latent=latent, capture=capture, by="peak", count=12)
-    made.put("Features", "PreviewAny", 0, source=[read[0], 2])
-    grid = made.add(
-        "FluxtionaryFeatureGrid", latent=latent, capture=capture, image=image, by="peak", count=12, columns=4
+    made.show(inspected, image, "peak")
+    heat = made.add(
+        "FluxtionaryFeatureHeatMap",
+        **{"latent": [inspected[0], 0], "capture": [inspected[0], 1], "feature": SIDE, "image": image},
+        **{"steps": "average", "threshold": 0.3},
     )
-    made.put("The strongest features", "SaveImage", 0, images=grid, filename_prefix="features")
+    made.put("One of them", "SaveImage", 0, images=heat, filename_prefix="heat-map")
     return made
 
 
@@ -122,9 +136,7 @@ def contrast_and_steer() -> Workflow:
         **{"model": made.model, "vector": vector, "strength": 1.0},
         **{"start_percent": 0.0, "end_percent": 1.0, "rows": "cond"},
     )
-    for title, name, model in (("Plain", "plain", made.model), ("Steered", "steered", steered)):
-        drawn = made.sample(title, model, shows, negative, latent)
-        made.put(title, "SaveImage", 0, images=made.picture(drawn), filename_prefix=name)
+    made.compare(steered, shows, negative, latent)
     return made
 
 
@@ -212,9 +224,7 @@ def flux_contrast_and_steer() -> Workflow:
         **{"start_percent": 0.0, "end_percent": 1.0, "rows": "cond"},
     )
     latent = made.empty()
-    for title, name, model in (("Plain", "plain", made.model), ("Steered", "steered", steered)):
-        drawn = made.sample(title, model, shows, negative, latent, steps=4, sampler_name="euler")
-        made.put(title, "SaveImage", 0, images=made.picture(drawn), filename_prefix=name)
+    made.compare(steered, shows, negative, latent, steps=4, sampler_name="euler")
     return made
 
 
@@ -239,13 +249,7 @@ def flux_inspect_with_flux1_saes() -> Workflow:
         **{"model": made.model, "dictionary": dictionary, "latent": drawn, "conditioning": shows},
         **{"noise_percent": 1.0, "seed": 4},
     )
-    latent, capture = [inspected[0], 0], [inspected[0], 1]
-    read = made.add("FluxtionaryReadFeatures", latent=latent, capture=capture, by="activation", count=12)
-    made.put("Features", "PreviewAny", 0, source=[read[0], 2])
-    grid = made.add(
-        "FluxtionaryFeatureGrid", latent=latent, capture=capture, image=image, by="activation", count=12, columns=4
-    )
-    made.put("The strongest features", "SaveImage", 0, images=grid, filename_prefix="features")
+    made.show(inspected, image, "activation")
     return made
 
 
