@@ -23,7 +23,7 @@ check: install
 	$(BIN)/mypy .
 
 test: check
-	$(BIN)/pytest -m "not long" --timeout 300
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not long" --timeout 300 -n 2 --dist loadgroup
 
 # the record that docs/host-run.json keeps of the last run in a real ComfyUI
 host-record: install

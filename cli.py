@@ -18,12 +18,24 @@ os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 import tyro
 
+from .commands.atlas import BuildAtlas, ScoreOutputs, SearchAtlas, ShowFeature
+from .commands.compare import Compare
 from .commands.demo import Demo
 from .commands.evaluate import Evaluate
 from .commands.files import Export, Import, Inspect
+from .commands.find import Find
+from .commands.interpret import ExplainAtlas, ScoreAtlas
 from .commands.make import BuildItda, CaptureActivations, CompareItda, TrainSae
 from .commands.steer import Steer
 
+ATLAS: dict[str, Callable[..., Any]] = {
+    "build": BuildAtlas,
+    "search": SearchAtlas,
+    "show": ShowFeature,
+    "explain": ExplainAtlas,
+    "score": ScoreAtlas,
+    "output-score": ScoreOutputs,
+}
 COMMANDS: dict[str, Callable[..., Any]] = {
     "demo": Demo,
     "capture": CaptureActivations,
@@ -32,6 +44,8 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "compare-itda": CompareItda,
     "evaluate": Evaluate,
     "steer": Steer,
+    "find": Find,
+    "compare": Compare,
     "inspect": Inspect,
     "import": Import,
     "export": Export,
@@ -47,7 +61,7 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     logging.getLogger("httpx").setLevel(logging.ERROR)
     try:
-        tyro.extras.subcommand_cli_from_dict(COMMANDS).run()
+        _app().cli().run()
     except _mendable() as error:
         sys.exit(_complain(str(error)))
     except KeyboardInterrupt as interruption:
@@ -56,12 +70,25 @@ def main() -> None:
         sys.exit(130)
 
 
+def _app() -> tyro.extras.SubcommandApp:
+    app, atlas = tyro.extras.SubcommandApp(), tyro.extras.SubcommandApp()
+    for name, command in COMMANDS.items():
+        app.command(name=name)(command)
+    for name, command in ATLAS.items():
+        atlas.command(name=name)(command)
+    app.command(atlas, name="atlas", help="A dictionary's features as a catalogue: build it, explain it, look into it.")
+    return app
+
+
 def _mendable() -> tuple[type[BaseException], ...]:
+    from .atlas import AtlasError
     from .commands.output import OutputError
     from .demo.captions import CaptionError
     from .dictionaries import DictionaryFileError, FeatureError
     from .dictionaries.exporters import ExportError
     from .evaluation.evaluate import EvaluationError
+    from .interpretation.cache import CacheError
+    from .interpretation.endpoint import EndpointError
     from .residual import PlanError, SiteError
     from .residual.shards import ShardError
     from .training.checkpoint import CheckpointError
@@ -69,7 +96,8 @@ def _mendable() -> tuple[type[BaseException], ...]:
     from .training.prompts import PromptError
 
     of_files = (CheckpointError, DictionaryFileError, ExportError, FeatureError, OutputError, PromptError, ShardError)
-    return (*of_files, CaptionError, EvaluationError, ModelError, PlanError, SiteError, OSError)
+    of_atlases = (AtlasError, CacheError, EndpointError)
+    return (*of_files, *of_atlases, CaptionError, EvaluationError, ModelError, PlanError, SiteError, OSError)
 
 
 def _complain(text: str) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import weakref
 from dataclasses import dataclass, field, fields, is_dataclass, replace
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -13,6 +13,9 @@ from torch import Tensor
 from .normalization import Frame, Normalization
 from .scale import Scale
 from .sparse_code import SparseCode, weighted_sum
+
+if TYPE_CHECKING:
+    from typing import Self  # Python 3.10 has none
 
 CHUNK = 2**28
 """Bytes of pre-activations that are in memory at a time while encoding."""

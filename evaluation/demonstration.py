@@ -11,31 +11,31 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from ..demo.measure import measure
 from ..demo.scenes import GRID
 from ..dictionaries import ITDA, Dictionary, save_dictionary
 from ..dictionaries.metrics import CellMeans, Reconstruction, measure_dictionary
-from ..residual import Add, Plan, Site, Window
-from ..training.capture import Capture, PipelineStream, capture, collect
+from ..residual import Site, Window
+from ..residual.tokens import Tokens
+from ..training.capture import Capture, PipelineStream, collect
+from ..training.drawn import Drawn, DrawnPictures
 from ..training.itda_builder import ITDABuild
 from ..training.models import load_pipeline
 from ..training.sae import SAETraining
 from ..training.sampling import Sampling
-from ..training.stream import Remembered
 from ..training.train import Wanted, train_saes
+from . import recipes
+from .atlas_sample import AtlasSample, sample_atlas
 from .baselines import kmeans_fvu, pca_fvu, random_tokens_fvu
-from .cases import Judged, adherence, judge, sample_cases
+from .cases import Case, Judged, adherence, sample_cases
+from .contestants import Contestant
+from .drawn_first import DrawnFirst
+from .harness import PROMPT_EDIT, Asked, Easel, Method, Result, asked, figures, search, show, targets_needed
 from .itda_study import ITDAFindings, study_itda
-from .recipes import (
-    Recipe,
-    direction_plan,
-    feature_plan,
-    one_feature_plan,
-    plan_for_each,
-    random_direction,
-    random_feature,
-)
-from .selection import ValueFeatures, find_text_directions, find_value_features, naming_cases
-from .steering import Outcome, Target, against_targets, open_targets, outcome
+from .kept_pictures import KeptPictures
+from .recipes import Recipe
+from .selection import find_text_directions, find_value_features, naming_cases
+from .steering import against_targets, even_targets
 
 if TYPE_CHECKING:
     from ..training.sampling import FluxPipeline
@@ -51,26 +51,32 @@ class Demonstration:
     """How much of everything the main job does."""
 
     adherence_cases: int = 256
-    """New captions, and as many of unseen combinations, that the demo Flux is judged on."""
-    targets: int = 320
-    """Open captions steered for the figures."""
-    compared: int = 64
-    """How many of them the controls, one feature alone and the text stream are shown on."""
-    against: int = 32
+    """New captions that the demo Flux is judged on. Their pictures are also the unsteered ones of the steering."""
+    unseen_cases: int = 48
+    """Captions of combinations that the demo Flux has never seen, for comparison."""
+    targets: int = 264
+    """Open captions steered for the figures: the first whose unsteered pictures can be read."""
+    compared: int = 40
+    """How many of them the controls and all other ways of steering are shown on."""
+    edited: int = 120
+    """How many of them have the color named in the caption instead: the ceiling."""
+    against: int = 16
     """Captions that name another value, steered for comparison."""
-    search: int = 16
-    """Validation captions that each candidate rule is tried on."""
+    search: int = 32
+    """Validation pictures that each method, and each control, may draw to choose its setting."""
     naming: int = 16
-    """Training captions a value that features are found with."""
+    """Training captions a value that the text direction is made of."""
     held_out: int = 200_000
-    """Held-out tokens that the dictionary is measured on."""
-    sampling: Sampling = field(default_factory=Sampling)
+    """Held-out tokens that the dictionary is measured on, and training tokens that baselines are fitted to."""
+    sampling: Sampling = field(default_factory=lambda: Sampling(batch=20))
     sae: SAETraining = field(
         default_factory=lambda: SAETraining(
-            tokens=3_000_000, batch=512, learning_rate=2e-3, reuse=3.0, buffer=0.15, compute="float32"
+            tokens=2_400_000, batch=512, learning_rate=4e-3, decay=1.0, reuse=3.2, buffer=0.15, compute="float32"
         )
     )
     itda: ITDABuild = field(default_factory=lambda: ITDABuild(batch=256))
+    explained: int = 24
+    """Features of the dictionary that are explained and judged."""
     builds: int = 5
     """ITDA dictionaries that are built, each beside as many random tokens drawn with its seed."""
 
@@ -80,16 +86,6 @@ EARLY = Window(end=0.4)
 RULES = tuple(Recipe(features=m, strength=s, window=EARLY) for m, s in ((3, 0.35), (3, 0.4), (8, 0.35), (8, 0.4)))
 """The candidates that features and controls are given, in this order."""
 TEXT_STRENGTHS = (0.5, 1.0, 2.0)
-
-
-@dataclass(frozen=True)
-class Way:
-    """One way of steering with its rule, and how it went on the test captions."""
-
-    name: str
-    recipe: Recipe | None
-    outcome: Outcome
-    judged: list[Judged]
 
 
 @dataclass
@@ -103,77 +99,96 @@ class Findings:
     baselines: dict[str, float] = field(default_factory=dict)
     dictionary: Dictionary | None = None
     itda: ITDAFindings | None = None
+    atlas: AtlasSample | None = None
     features: dict[str, list[int]] = field(default_factory=dict)
-    targets: list[Target] = field(default_factory=list)
-    plain: list[Judged] = field(default_factory=list)
-    ways: dict[str, Way] = field(default_factory=dict)
-    against_targets: list[Target] = field(default_factory=list)
-    against_plain: list[Judged] = field(default_factory=list)
-    against: dict[str, Way] = field(default_factory=dict)
-
-
-PlanFor = Callable[[str, Recipe], Plan]
+    ways: dict[str, Result] = field(default_factory=dict)
+    against: dict[str, Result] = field(default_factory=dict)
 
 
 class MainJob:
-    """Runs the demonstration stage by stage; `findings` grows as it goes."""
+    """Runs the demonstration stage by stage; `findings` grows as it goes.
+
+    What was drawn for one stage serves the next: the activations of the pictures the model is judged by are those the
+    dictionary is measured on, and in the first pictures it is trained on, which are finished, its features are found.
+    """
 
     def __init__(self, config: Demonstration, say: Callable[[str], None] = print):
         self.config = config
         self.say = say
         self.pipeline: FluxPipeline = load_pipeline("demo")
+        self.easel = Easel(self.pipeline, config.sampling)
         self.findings = Findings()
+        # whole batches of pictures that have as many tokens as are to be measured on
+        pictures = math.ceil(config.held_out / (config.sampling.steps * GRID * GRID))
+        self.read = math.ceil(pictures / config.sampling.batch) * config.sampling.batch
 
     def run(self, out: Path) -> Findings:
         """Every stage; the dictionary is written to `out` as soon as it is trained, and again with its figures."""
         with self._stage("judging the demo Flux"):
-            self._judge_model()
+            pictures, held_out = self._judge_model()
         with self._stage("training the dictionary"):
-            dictionary = self._train(IMAGE_SITE, self.config.sae)
+            seen, dictionary = self._train(IMAGE_SITE, self.config.sae)
             self.findings.dictionary = dictionary
             save_dictionary(dictionary, out / f"{IMAGE_SITE}.safetensors")
         with self._stage("measuring the dictionary"):
-            self._measure(dictionary)
+            itda = self._measure(dictionary, seen, held_out)
             save_dictionary(dictionary, out / f"{IMAGE_SITE}.safetensors")
-            save_dictionary(self._build_itda(), out / f"itda.{IMAGE_SITE}.safetensors")
+            save_dictionary(itda, out / f"itda.{IMAGE_SITE}.safetensors")
+        with self._stage("explaining some features"):
+            seconds = float(dictionary.provenance.training["seconds"])
+            own = Contestant("sae", 0, dictionary, pictures, held_out, self.config.sae.tokens, seconds)
+            self.findings.atlas = sample_atlas(own, out / "atlas", self.config.explained)
         with self._stage("steering"):
-            self._steer(dictionary)
+            self._steer(dictionary, seen.drawn)
         return self.findings
 
     def _stage(self, name: str) -> _Timer:
         return _Timer(name, self.say, self.findings.seconds)
 
-    def _judge_model(self) -> None:
-        n = self.config.adherence_cases
-        self.findings.known = judge(self.pipeline, sample_cases(n, 1, "test"), self.config.sampling)
-        self.findings.unseen = judge(self.pipeline, sample_cases(n, 1, "unseen"), self.config.sampling)
+    def _drawn(self, cases: Sequence[Case]) -> KeptPictures:
+        """Pictures with the activations of every step."""
+        sampling = self.config.sampling
+        prompts, seeds = [case.caption for case in cases], [case.seed for case in cases]
+        stream = DrawnPictures(self.pipeline, prompts, seeds, [IMAGE_SITE], sampling, sampling.steps, NAME)
+        return KeptPictures(stream, list(stream.batches()))
 
-    def _train(self, site: Site, config: SAETraining) -> Dictionary:
+    def _judge_model(self) -> tuple[KeptPictures, Tokens]:
+        """Returns the first pictures, and their tokens."""
+        config = self.config
+        cases = sample_cases(max(config.adherence_cases, self.read), 1, "test")
+        drawn = self._drawn(cases[: self.read])
+        pictures = [picture for batch in drawn.batches() for picture in batch.pictures]
+        self.easel.remember(
+            Judged(case, picture, measure(picture)) for case, picture in zip(cases, pictures, strict=False)
+        )
+        self.findings.known = self.easel.plain(cases[: config.adherence_cases])
+        self.findings.unseen = self.easel.plain(sample_cases(config.unseen_cases, 1, "unseen"))
+        return drawn, collect((batch.tokens[IMAGE_SITE] for batch in drawn.batches()), config.held_out)
+
+    def _train(self, site: Site, config: SAETraining) -> tuple[DrawnFirst, Dictionary]:
         """A dictionary of one site, from activations streamed out of the pipeline while it draws."""
-        a_picture = self.config.sampling.steps * GRID * GRID
-        pictures = math.ceil(config.tokens / config.reuse / a_picture) + self.config.sampling.batch
-        cases = sample_cases(pictures, 2, "train")
+        sampling = self.config.sampling
+        pictures = math.ceil(config.tokens / config.reuse / (sampling.steps * GRID * GRID)) + sampling.batch
+        cases = sample_cases(max(pictures, self.read), 2, "train")
         prompts, seeds = [c.caption for c in cases], [c.seed for c in cases]
-        live = PipelineStream(self.pipeline, prompts, seeds, [site], Capture(), self.config.sampling, NAME)
-        self.seen = Remembered(live, self.config.held_out)
-        return train_saes(self.seen, {"sae": Wanted(site, config)})["sae"]
+        live = PipelineStream(self.pipeline, prompts, seeds, [site], Capture(), sampling, NAME)
+        seen = DrawnFirst(live, list(self._drawn(cases[: self.read]).batches()))
+        return seen, train_saes(seen, {"sae": Wanted(site, config)})["sae"]
 
-    def _measure(self, dictionary: Dictionary) -> None:
-        """The dictionary and its baselines, on held-out captions; cell means and baselines from training ones."""
-        sampling, config = self.config.sampling, self.config
-        cases = sample_cases(math.ceil(config.held_out / (sampling.steps * GRID * GRID)), 3, "test")
-        prompts, seeds = [c.caption for c in cases], [c.seed for c in cases]
-        test = collect(capture(self.pipeline, prompts, seeds, IMAGE_SITE, sampling), config.held_out)
-        train = collect((batch[IMAGE_SITE] for batch in self.seen.batches()), config.held_out)
+    def _measure(self, dictionary: Dictionary, seen: DrawnFirst, test: Tokens) -> ITDA:
+        """The dictionary and its baselines, on held-out captions; cell means and baselines from training ones.
+
+        ITDA and random tokens are taken from the first of the SAE's own activations.
+        """
+        config, kept = self.config, seen.kept()
+        train = collect((batch[IMAGE_SITE] for batch in kept.batches()), config.held_out)
         normalization = dictionary.normalization
         assert normalization is not None
         cells = CellMeans(train.x, train.sigma, train.position)
-        self.findings.reconstruction = measure_dictionary(
-            dictionary, normalization, cells, test.x, test.sigma, test.position
-        )
-        dictionary.provenance.metrics.update(self.findings.reconstruction._asdict())
-        shuffled = torch.randperm(len(test.x), generator=torch.Generator().manual_seed(0))
-        some = self.some = test.x[shuffled[:4096]]
+        measured = measure_dictionary(dictionary, normalization, cells, test.x, test.sigma, test.position)
+        self.findings.reconstruction = measured
+        dictionary.provenance.metrics.update(measured._asdict())
+        some = test.x[torch.randperm(len(test.x), generator=torch.Generator().manual_seed(0))[:4096]]
         fit = train.x[torch.randperm(len(train.x), generator=torch.Generator().manual_seed(0))[:40_000]]
         k, n = config.sae.k, config.sae.features
         self.findings.baselines = {
@@ -181,114 +196,60 @@ class MainJob:
             "kmeans": kmeans_fvu(fit, test.x, normalization, n),
             "random_tokens": random_tokens_fvu(fit, some, normalization, n, k),
         }
-
-    def _build_itda(self) -> ITDA:
-        """From the first of the SAE's own activations; random tokens are drawn from the same."""
-        normalization = self.findings.dictionary.normalization if self.findings.dictionary else None
-        assert normalization is not None
-        train = collect((batch[IMAGE_SITE] for batch in self.seen.batches()), self.config.held_out)
         self.findings.itda = study_itda(
-            self.seen, IMAGE_SITE, self.config.itda, train.x, self.some, normalization, range(self.config.builds)
+            kept, IMAGE_SITE, config.itda, train.x, some, normalization, range(config.builds)
         )
         return self.findings.itda.built
 
-    def _steer(self, dictionary: Dictionary) -> None:
-        found = self._find(dictionary)
+    def _steer(self, dictionary: Dictionary, drawn: Sequence[Drawn]) -> None:
+        found = find_value_features(dictionary, drawn, FACTOR)
         self.findings.features = {value: found.top(value, 3) for value in found.values}
+        features = recipes.features(dictionary, found, RULES)
+        methods = [
+            recipes.random_directions(dictionary, found, RULES),
+            recipes.random_features(dictionary, found, RULES),
+            Method("text_stream", self._text().candidates),
+            PROMPT_EDIT,
+        ]
+        validation = self._validation([features, *methods])
+        test, opposed = self._test(), self._opposed()
+        ways, against = self.findings.ways, self.findings.against
 
-        def features(value: str, recipe: Recipe) -> Plan:
-            return feature_plan(dictionary, found, value, recipe)
+        best = search(self.easel, features, validation, self.config.search)
+        ways["features"] = show(self.easel, "features", best.candidate, test)
+        against["features"] = show(self.easel, "features", best.candidate, opposed)
+        alone = recipes.one_feature(dictionary, found, [RULES[best.number]])
+        ways["one_feature"] = show(self.easel, alone.name, alone.candidates[0], test[: self.config.compared])
+        for method in methods:
+            chosen = search(self.easel, method, validation, self.config.search).candidate
+            count = self.config.edited if method is PROMPT_EDIT else self.config.compared
+            ways[method.name] = show(self.easel, method.name, chosen, test[:count])
+            if method.name in ("text_stream", "prompt_edit"):
+                against[method.name] = show(self.easel, method.name, chosen, opposed)
 
-        def one_feature(value: str, recipe: Recipe) -> Plan:
-            return one_feature_plan(dictionary, found, value, recipe)
-
-        validation = open_targets(self.config.search, 4, "validation")
-        before = self._judge(validation, None, None)
-        targets = self.findings.targets = open_targets(self.config.targets, 5, "test")
-        plain = self.findings.plain = self._judge(targets, None, None)
-        ways = self.findings.ways
-        rule = self._best(validation, before, [(features, recipe) for recipe in RULES])[1]
-        ways["features"] = self._way("features", targets, plain, features, rule)
-        fewer = targets[: self.config.compared], plain[: self.config.compared]
-        ways["one_feature"] = self._way("one_feature", *fewer, one_feature, rule)
-        edited = judge(self.pipeline, [target.prompt_edit for target in targets], self.config.sampling)
-        ways["prompt_edit"] = Way("prompt_edit", None, outcome(targets, plain, edited), edited)
-        for name, control in (("random_direction", _directions), ("random_feature", _features)):
-            # as many random candidates as rules were tried, on the same captions, at the strengths of those rules
-            tries = [(control(dictionary, found, seed), recipe) for seed, recipe in enumerate(RULES)]
-            plan, recipe = self._best(validation, before, tries)
-            ways[name] = self._way(name, *fewer, plan, recipe)
-
-        opposed = self.findings.against_targets = against_targets(self.config.against, 6, "test")
-        self.findings.against_plain = self._judge(opposed, None, None)
-        self.findings.against["features"] = self._way("features", opposed, self.findings.against_plain, features, rule)
-        edited = judge(self.pipeline, [target.prompt_edit for target in opposed], self.config.sampling)
-        self.findings.against["prompt_edit"] = Way(
-            "prompt_edit", None, outcome(opposed, self.findings.against_plain, edited), edited
-        )
-        self._steer_text(validation, before)
-
-    def _steer_text(self, validation: Sequence[Target], before: Sequence[Judged]) -> None:
+    def _text(self) -> Method:
         """A contrastive direction on the text stream: the mean difference between captions (arXiv 2505.03189)."""
         cases = naming_cases(self.config.naming, 7, "train", FACTOR)
         directions = find_text_directions(self.pipeline, TEXT_SITE, cases, FACTOR, self.config.sampling)
+        return recipes.contrast(TEXT_SITE, directions, TEXT_STRENGTHS)
 
-        def contrast(value: str, recipe: Recipe) -> Plan:
-            return Plan([Add(TEXT_SITE, directions[value], recipe.strength)])
+    def _validation(self, methods: Sequence[Method]) -> list[Asked]:
+        wanted = max(targets_needed(len(method.candidates), self.config.search) for method in methods)
+        # a few more: a value that most of a few exchange stays where it was
+        plain = self.easel.readable(sample_cases(4 * wanted + 8, 4, "validation", never=[FACTOR]), wanted + 4)
+        return asked(even_targets(plain, FACTOR), plain)
 
-        rules = [Recipe(strength=strength) for strength in TEXT_STRENGTHS]
-        rule = self._best(validation, before, [(contrast, recipe) for recipe in rules])[1]
-        fewer = self.findings.targets[: self.config.compared], self.findings.plain[: self.config.compared]
-        self.findings.ways["text_stream"] = self._way("text_stream", *fewer, contrast, rule)
-        opposed = self.findings.against_targets, self.findings.against_plain
-        self.findings.against["text_stream"] = self._way("text_stream", *opposed, contrast, rule)
+    def _test(self) -> list[Asked]:
+        """Open captions: those that the model was judged on first, then new ones."""
+        judged = [one.case for one in self.findings.known if FACTOR not in one.case.named]
+        fresh = sample_cases(2 * self.config.targets, 5, "test", never=[FACTOR])
+        plain = self.easel.readable([*judged, *fresh], self.config.targets)
+        return asked(even_targets(plain, FACTOR), plain)
 
-    def _find(self, dictionary: Dictionary) -> ValueFeatures:
-        cases = naming_cases(self.config.naming, 7, "train", FACTOR)
-        return find_value_features(self.pipeline, dictionary, cases, FACTOR, self.config.sampling)
-
-    def _judge(self, targets: Sequence[Target], plan_for: PlanFor | None, recipe: Recipe | None) -> list[Judged]:
-        """Pictures of all targets; each is steered to its own value."""
-        cases, judged = [target.case for target in targets], []
-        if plan_for is None or recipe is None:
-            return judge(self.pipeline, cases, self.config.sampling)
-        values = list(dict.fromkeys(target.value for target in targets))
-        plans = [plan_for(value, recipe) for value in values]
-        for start in range(0, len(targets), self.config.sampling.batch):
-            part = slice(start, start + self.config.sampling.batch)
-            plan = plan_for_each(plans, [values.index(target.value) for target in targets[part]])
-            judged += judge(self.pipeline, cases[part], self.config.sampling, plan)
-        return judged
-
-    def _way(self, name: str, targets: Any, plain: Any, plan_for: PlanFor, recipe: Recipe) -> Way:
-        steered = self._judge(targets, plan_for, recipe)
-        return Way(name, recipe, outcome(targets, plain, steered), steered)
-
-    def _best(
-        self, targets: Sequence[Target], before: Sequence[Judged], tries: Sequence[tuple[PlanFor, Recipe]]
-    ) -> tuple[PlanFor, Recipe]:
-        """The candidate with the most joint success on validation captions; the first of equals."""
-        scores = []
-        for plan_for, recipe in tries:
-            went = outcome(targets, before, self._judge(targets, plan_for, recipe))
-            scores.append((went.joint.value, went.success.value))
-        return tries[max(range(len(tries)), key=lambda i: (scores[i], -i))]
-
-
-def _directions(dictionary: Dictionary, found: ValueFeatures, seed: int) -> PlanFor:
-    def plan(value: str, recipe: Recipe) -> Plan:
-        direction = random_direction(dictionary, 1000 * seed + found.values.index(value))
-        return direction_plan(dictionary, direction, recipe)
-
-    return plan
-
-
-def _features(dictionary: Dictionary, found: ValueFeatures, seed: int) -> PlanFor:
-    def plan(value: str, recipe: Recipe) -> Plan:
-        direction = random_feature(dictionary, found, value, 1000 * seed + found.values.index(value))
-        return direction_plan(dictionary, direction, recipe)
-
-    return plan
+    def _opposed(self) -> list[Asked]:
+        """Captions that name a value, of those that the model was judged on."""
+        cases = [one.case for one in self.findings.known if FACTOR in one.case.named][: self.config.against]
+        return asked(against_targets(cases, FACTOR), self.easel.plain(cases))
 
 
 class _Timer:
@@ -313,13 +274,12 @@ def summary(findings: Findings, config: Demonstration) -> dict[str, Any]:
     went = {name: way.outcome for name, way in findings.ways.items()}
     main, ceiling = went["features"], went["prompt_edit"]
     controls = [went["random_direction"], went["random_feature"]]
-    rule = findings.ways["features"].recipe
-    assert rule is not None
     return {
         "demo_flux": {
             "adherence": adherence(findings.known),
             "adherence_unseen": adherence(findings.unseen),
             "captions": len(findings.known),
+            "captions_unseen": len(findings.unseen),
         },
         "dictionary": {
             **{name: getattr(measured, name) for name in ("fvu", "fvu_raw", "fvu_within", "dead", "l0")},
@@ -332,6 +292,7 @@ def summary(findings: Findings, config: Demonstration) -> dict[str, Any]:
             "site": dictionary.site,
         },
         "itda": findings.itda.figures(),
+        "atlas": findings.atlas.figures() if findings.atlas else {},
         "baselines": {name: {"fvu": value} for name, value in findings.baselines.items()},
         "steering": {
             "n": main.success.n,
@@ -342,16 +303,16 @@ def summary(findings: Findings, config: Demonstration) -> dict[str, Any]:
             "joint": main.joint.value,
             "drift": main.drift.value,
             "control_success_high": max(control.success.high for control in controls),
-            "rule": rule.describe(),
+            "rule": dict(findings.ways["features"].settings),
             "features": findings.features,
-            "prompt_edit": {"success": ceiling.success.value, "collateral": ceiling.collateral.value},
-            "ways": {name: _figures(value) for name, value in went.items()},
+            "prompt_edit": {
+                "success": ceiling.success.value,
+                "collateral": ceiling.collateral.value,
+                "n": ceiling.success.n,
+            },
+            "ways": {name: figures(way) for name, way in findings.ways.items()},
         },
-        "steering_against": {name: _figures(way.outcome) for name, way in findings.against.items()},
+        "steering_against": {name: figures(way) for name, way in findings.against.items()},
         "seconds": findings.seconds,
         "note": "Measured on the demo Flux, a tiny model of drawn scenes: a test of the method, not of Flux 1 itself.",
     }
-
-
-def _figures(went: Outcome) -> dict[str, Any]:
-    return {name: share._asdict() for name, share in vars(went).items()}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -76,7 +77,8 @@ def study_itda(
     for seed in seeds:
         with tempfile.TemporaryDirectory() as folder:
             log = Path(folder) / "log.jsonl"
-            built = build_itda(reordered(stream, seed), site, replace(config, seed=seed), log=log)
+            with _one_thread():
+                built = build_itda(reordered(stream, seed), site, replace(config, seed=seed), log=log)
             course = course or [json.loads(line) for line in log.read_text().splitlines()]
         drawn = random_tokens_fvu(train, held_out, normalization, built.n_features, config.k, seed)
         builds.append(built)
@@ -90,6 +92,17 @@ def study_itda(
     sizes.append((first.n_features, pairs[0].itda, pairs[0].random))
     l0 = float((first.encode(few).values != 0).sum()) / len(few)
     return ITDAFindings(first, l0, tuple(pairs), tuple(course), tuple(sizes))
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """A build of this size is thousands of small operations, which take many times as long shared between cores."""
+    count = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(count)
 
 
 def _first_atoms(built: ITDA, n: int) -> ITDA:

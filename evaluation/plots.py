@@ -143,6 +143,49 @@ def bar_chart(bars: Sequence[tuple[str, float | None]], title: str, x_label: str
     return _svg(title, parts, height)
 
 
+class Range(NamedTuple):
+    """A value with an interval about it; None (or NaN) where it was not measured."""
+
+    name: str
+    value: float | None
+    low: float | None
+    high: float | None
+    group: int = 0
+    """Rows of one group have one color."""
+
+
+def range_chart(rows: Sequence[Range], title: str, x_label: str, reference: float | None = None) -> str:
+    """Values as dots on lines from low to high, a row each; a broken line stands at `reference`."""
+    row, left = 30, 190
+    height, bottom = TOP + row * len(rows) + BOTTOM - 18, TOP - 12 + row * len(rows)
+    ends = [end for each in rows for end in each[1:4] if end is not None and math.isfinite(end)]
+    across = _Axis([*ends, *([] if reference is None else [reference])], left, WIDTH - 70)
+    parts = []
+    for tick in across.ticks:
+        parts.append(_grid_line(across.at(tick), TOP - 12, across.at(tick), bottom))
+        parts.append(_text(across.at(tick), bottom + 16, number(tick), "middle", soft=True))
+    parts.append(_text((left + WIDTH - 70) / 2, bottom + 34, x_label, "middle", soft=True))
+    if reference is not None:
+        x = across.at(reference)
+        place = f'x1="{x:.2f}" y1="{TOP - 12}" x2="{x:.2f}" y2="{bottom}"'
+        parts.append(f'<line {place} stroke="currentColor" stroke-dasharray="4 4"/>')
+    for i, each in enumerate(rows):
+        y, color = TOP - 12 + row * i + row / 2, COLORS[each.group % len(COLORS)]
+        parts.append(_text(left - 10, y + 5, _short(each.name), "end"))
+        known = [value for value in each[1:4] if value is not None and math.isfinite(value)]
+        if len(known) < 3 or each.value is None or each.low is None or each.high is None:
+            parts.append(_text(left + 8, y + 5, "none", "start", soft=True))
+            continue
+        x1, x2 = across.at(each.low), across.at(each.high)
+        line = f'x1="{x1:.2f}" y1="{y}" x2="{x2:.2f}" y2="{y}"'
+        words = escape(f"{each.name}: {each.value:.3f}, {each.low:.3f} to {each.high:.3f}")
+        parts.append(f'<line {line} stroke="{color}" stroke-width="3" stroke-opacity="0.55"/>')
+        place = f'cx="{across.at(each.value):.2f}" cy="{y}"'
+        parts.append(f'<circle {place} r="5.5" fill="{color}"><title>{words}</title></circle>')
+        parts.append(_text(WIDTH - 60, y + 5, f"{each.value:.3f}", "start"))
+    return _svg(title, parts, height)
+
+
 def _point(x: float, y: float | None, log_y: bool) -> tuple[float, float] | None:
     if y is None or not math.isfinite(x) or not math.isfinite(y) or (log_y and y <= 0):
         return None

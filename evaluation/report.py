@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from PIL import Image
 from ..demo.scenes import COLORS, FACTORS
 from .cases import Judged
 from .demonstration import Demonstration, Findings, summary
+from .feature_cards import shown
+from .harness import Result
 from .plots import Line, line_chart
 from .steering import Target
 
@@ -24,7 +27,7 @@ def write_report(findings: Findings, config: Demonstration, out: Path) -> dict[s
     """Write report.html, summary.json, before-after.png and all judged pictures; returns the summary."""
     figures = summary(findings, config)
     rows = _write_pictures(findings, out)
-    before_after(findings.targets, findings.plain, findings.ways["features"].judged).save(out / "before-after.png")
+    before_after(findings.ways["features"]).save(out / "before-after.png")
     (out / "summary.json").write_text(json.dumps(_finite(figures), indent=2, allow_nan=False) + "\n")
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
@@ -38,6 +41,8 @@ def write_report(findings: Findings, config: Demonstration, out: Path) -> dict[s
         hero=_data_uri(out / "before-after.png"),
         names=WAYS,
         plots=_itda_plots(findings, figures),
+        cards=findings.atlas.cards if findings.atlas else [],
+        shown=shown,
         colors={name: "#{:02x}{:02x}{:02x}".format(*rgb) for name, rgb in COLORS.items()},
     )
     (out / "report.html").write_text(page)
@@ -54,19 +59,17 @@ WAYS = {
 }
 
 
-def before_after(
-    targets: Sequence[Target], plain: Sequence[Judged], steered: Sequence[Judged], scale: int = 2
-) -> Image.Image:
+def before_after(way: Result, scale: int = 2) -> Image.Image:
     """One column a color: the plain picture above, the same seed steered to that color below.
 
-    The columns are the first targets of each color whose plain picture reads as another one, hit or missed.
+    The columns are the first targets of each color that count, hit or missed.
     """
     columns = []
     for value in FACTORS["color"]:
-        for target, before, after in zip(targets, plain, steered, strict=True):
-            if target.value == value and before.reading.readable and before.reading.color != value:
-                columns.append((before.picture, after.picture))
-                break
+        pairs = (
+            (one.plain, after) for one, after in zip(way.asked, way.steered, strict=True) if one.target.value == value
+        )
+        columns += [(before.picture, after.picture) for before, after in islice(pairs, 1)]
     side, gap, band = columns[0][0].shape[0] * scale, 6 * scale, 14 * scale
     sheet = Image.new("RGB", (len(columns) * (side + gap) - gap, 2 * side + gap + band), "white")
     for i, (pair, value) in enumerate(zip(columns, FACTORS["color"], strict=False)):
@@ -83,11 +86,11 @@ def _write_pictures(findings: Findings, out: Path) -> list[dict[str, Any]]:
     groups: list[tuple[str, Sequence[Judged], Sequence[Target] | None]] = [
         ("adherence", findings.known, None),
         ("adherence-unseen", findings.unseen, None),
-        ("open-plain", findings.plain, findings.targets),
-        *((f"open-{name}", way.judged, findings.targets) for name, way in findings.ways.items()),
-        ("against-plain", findings.against_plain, findings.against_targets),
-        *((f"against-{name}", way.judged, findings.against_targets) for name, way in findings.against.items()),
     ]
+    for kind, ways in (("open", findings.ways), ("against", findings.against)):
+        most = ways["features"].asked  # the other ways are shown on the first of these
+        groups.append((f"{kind}-plain", [one.plain for one in most], [one.target for one in most]))
+        groups += [(f"{kind}-{name}", way.steered, [one.target for one in way.asked]) for name, way in ways.items()]
     rows = []
     for group, judged, targets in groups:
         folder = out / "pictures" / group

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,14 +12,19 @@ from torch import Tensor
 
 from ..demo.measure import measure, object_tokens
 from ..demo.scenes import FACTORS, GRID
-from ..dictionaries import Dictionary
-from ..residual import Plan, Site, Tap
+from ..dictionaries import Dictionary, Noise
+from ..residual import Site
 from ..training.capture import Capture, PipelineStream, collect
-from ..training.sampling import Sampling, run_batches
+from ..training.drawn import Drawn
+from ..training.sampling import Sampling
 from .cases import Case, sample_cases
 
 if TYPE_CHECKING:
     from ..training.sampling import FluxPipeline
+
+
+CHUNK = 8192
+"""Tokens encoded at a time."""
 
 
 @dataclass(frozen=True)
@@ -40,33 +45,29 @@ class ValueFeatures:
         return self.contrast[self.values.index(value)].topk(count).indices.tolist()
 
 
-def find_value_features(
-    pipeline: FluxPipeline, dictionary: Dictionary, cases: Sequence[Case], factor: str, sampling: Sampling
-) -> ValueFeatures:
-    """Draw the cases, read the pictures, and compare features on the tokens of their objects, over all steps.
+def find_value_features(dictionary: Dictionary, drawn: Iterable[Drawn], factor: str) -> ValueFeatures:
+    """Read pictures, and compare features on the tokens of their objects, over all moments that were read.
 
     Where the object is and what value it has is read from the finished picture; unreadable ones do not count.
     """
-    values = FACTORS[factor]
-    tap = Tap(Site.parse(dictionary.site), dictionary)
+    values, site = FACTORS[factor], Site.parse(dictionary.site)
     amount, size = torch.zeros(len(values), dictionary.n_features), torch.zeros(len(values), 1)
-    active, tokens = torch.zeros(dictionary.n_features), 0
-    captions, seeds = [case.caption for case in cases], [case.seed for case in cases]
-    for output, run in run_batches(pipeline, captions, seeds, sampling, Plan([tap]), output_type="np"):
-        assert run is not None
-        shows = torch.stack([_value_of_tokens(picture, factor) for picture in (output * 255).round().astype(np.uint8)])
-        for record in run.records[tap]:
-            assert record.code is not None
-            code = record.code
+    active, count = torch.zeros(dictionary.n_features), 0
+    for first, pictures, tokens in drawn:
+        shows = torch.stack([_value_of_tokens(picture, factor) for picture in pictures])
+        for rows in torch.arange(len(tokens[site].x)).split(CHUNK):
+            part = tokens[site].rows(rows)
+            code = dictionary.encode(part.x, moment=Noise(part.sigma))
             active += torch.bincount(code.indices[code.values != 0], minlength=dictionary.n_features)
-            tokens += shows.numel()
+            count += len(rows)
+            shown = shows[part.picture - first, part.position]
             for i in range(len(values)):
-                own = shows == i
+                own = shown == i
                 size[i] += own.sum()
                 amount[i].index_add_(0, code.indices[own].flatten(), code.values[own].flatten().float())
     mean = amount / size.clamp_min(1)
     others = (mean.sum(0) - mean) / (len(values) - 1)
-    return ValueFeatures(values, mean - others, active / tokens)
+    return ValueFeatures(values, mean - others, active / max(count, 1))
 
 
 def _value_of_tokens(picture: np.ndarray, factor: str) -> Tensor:

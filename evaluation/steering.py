@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ..demo.captions import STYLES, caption_of
 from ..demo.scenes import FACTORS
-from .cases import Case, Judged, sample_cases
+from .cases import Case, Judged
 from .intervals import Share
 
 
@@ -28,21 +29,36 @@ class Target:
         return replace(self.case, caption=caption_of(kept, style), named=kept)
 
 
-def open_targets(n: int, seed: int, split: str, factor: str = "color") -> list[Target]:
-    """Captions that leave a factor open; every value of it is a target equally often."""
+def even_targets(plain: Sequence[Judged], factor: str = "color") -> list[Target]:
+    """A value for each case to be steered to: every value equally often, none that its unsteered picture shows.
+
+    Values go around in order; cases whose picture shows the value they are given exchange theirs among each other
+    (where one value is more than half of these, some keep it, and will not count).
+    """
     values = FACTORS[factor]
-    cases = sample_cases(n, seed, split, never=[factor])
-    return [Target(case, factor, values[i % len(values)]) for i, case in enumerate(cases)]
+    given = [values[i % len(values)] for i in range(len(plain))]
+    shown = sorted(
+        (i for i, judged in enumerate(plain) if judged.reading.factors[factor] == given[i]), key=lambda i: given[i]
+    )
+    # in order of values, as far on as the commonest goes, there is another value
+    moved, far = [given[i] for i in shown], max(Counter(given[i] for i in shown).values(), default=0)
+    for place, i in enumerate(shown):
+        given[i] = moved[(place + far) % len(moved)]
+    return [Target(judged.case, factor, value) for judged, value in zip(plain, given, strict=True)]
 
 
-def against_targets(n: int, seed: int, split: str, factor: str = "color") -> list[Target]:
-    """Captions that name a factor, each with another value of it as the target."""
-    values = FACTORS[factor]
+def against_targets(cases: Sequence[Case], factor: str = "color") -> list[Target]:
+    """For cases whose captions name a factor: each with another value of it, in turn."""
     targets = []
-    for i, case in enumerate(sample_cases(n, seed, split, always=[factor])):
-        others = [value for value in values if value != case.named[factor]]
+    for i, case in enumerate(cases):
+        others = [value for value in FACTORS[factor] if value != case.named[factor]]
         targets.append(Target(case, factor, others[i % len(others)]))
     return targets
+
+
+def counts(target: Target, before: Judged) -> bool:
+    """Whether a target can be reached at all: its unsteered picture can be read, and shows another value."""
+    return before.reading.readable and before.reading.factors[target.factor] != target.value
 
 
 @dataclass(frozen=True)
@@ -58,14 +74,14 @@ class Outcome:
 def outcome(targets: Sequence[Target], plain: Sequence[Judged], steered: Sequence[Judged]) -> Outcome:
     """Compare steered pictures with the unsteered ones of the same caption and seed.
 
-    Counted are the targets whose unsteered picture reads with another value of the factor. *success*: the steered
+    Targets that do not count (`counts`) are left out. *success*: the steered
     picture reads the target. *collateral*: it is unreadable, or a factor that the caption names (not the steered
     one) was right and now reads wrong. *joint*: success without collateral. *drift*: a factor that the caption does
     not name (nor the steered one) reads differently.
     """
     success, collateral, joint, drift = [], [], [], []
     for target, before, after in zip(targets, plain, steered, strict=True):
-        if not before.reading.readable or before.reading.factors[target.factor] == target.value:
+        if not counts(target, before):
             continue
         hit = after.reading.factors[target.factor] == target.value
         others = [name for name in FACTORS if name != target.factor]

@@ -8,9 +8,10 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..residual.capture import Capture, CaptureError
+from ..residual.overlay import enlarged, overlaid
 from ..residual.reading import MEASURES, Measure, Reading, ranked, statistics
 from .feature_heat_map import colors_inputs, grounds, latent_size, of_pictures, shown_pictures
-from .pictures import Tile, enlarged, grid, overlaid, resized
+from .pictures import Tile, grid, resized
 from .views import Viewed, look, run_inputs, view_inputs
 
 SHEET = 2048

@@ -11,8 +11,8 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..residual.capture import Capture
+from ..residual.overlay import COLORS, enlarged, overlaid
 from ..residual.reading import heat_maps, pictures
-from .pictures import COLORS, enlarged, overlaid
 from .say import say
 from .views import Viewed, look, run_inputs, view_inputs
 

@@ -97,13 +97,13 @@ class Place:
         if self.strengths is not None:
             object.__setattr__(self, "strengths", _factors(self.strengths))
 
-    def options(self, to_sigma: ToSigma, factor: float = 1.0) -> dict[str, Any]:
-        """What they are as arguments of an edit, in a run with this schedule; `factor` multiplies its strength."""
+    def options(self, to_sigma: ToSigma) -> dict[str, Any]:
+        """What they are as arguments of an edit, in a run with this schedule."""
         return {
             "window": Window.from_percent(self.start_percent, self.end_percent, to_sigma),
             "rows": self.rows,
             "mask": self.mask,
-            "schedule": self._schedule(to_sigma, factor),
+            "schedule": self._schedule(to_sigma),
         }
 
     def described(self) -> str:
@@ -112,14 +112,11 @@ class Place:
             return f", times {len(self.strengths)} strengths"
         return "" if self.schedule == CONSTANT else f", {self.schedule}"
 
-    def _schedule(self, to_sigma: ToSigma, factor: float) -> Schedule | None:
+    def _schedule(self, to_sigma: ToSigma) -> Schedule | None:
         part = (self.start_percent, self.end_percent, to_sigma)
         if self.strengths is not None:
-            return Schedule.of_steps([factor * own for own in self.strengths], *part)
-        if self.schedule != CONSTANT:
-            shape = SHAPES[self.schedule]
-            return Schedule.from_percent(lambda share: factor * shape(share), *part)
-        return None if factor == 1 else Schedule((1.0,), (factor,))
+            return Schedule.of_steps(self.strengths, *part)
+        return None if self.schedule == CONSTANT else Schedule.from_percent(SHAPES[self.schedule], *part)
 
 
 def check_finite(name: str, value: float) -> None:

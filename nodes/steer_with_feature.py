@@ -9,18 +9,8 @@ from comfy_api.latest import io
 from ..dictionaries import Dictionary
 from ..residual import Plan, PlanError, Site
 from ..residual.comfy_host import ToSigma, patch
-from .mode import (
-    Mode,
-    check_mode,
-    described,
-    edit,
-    has_scale,
-    home,
-    mode_input,
-    model_name,
-    noise_gain,
-    strength_input,
-)
+from ..residual.mode import Mode, check_mode, edit, has_scale, home, noise_gain
+from .mode import described, mode_input, model_name, strength_input
 from .place import Place, check_finite, place_inputs
 from .say import say
 from .sockets import FluxDictionary
@@ -79,7 +69,7 @@ class SteerWithFeature(io.ComfyNode):
         sites = sites_of(dictionary, mode, stream)
 
         def plan(to_sigma: ToSigma) -> Plan:
-            return Plan(edit(mode, dictionary, feature, strength, site, place, to_sigma) for site in sites)
+            return Plan(edit(mode, dictionary, feature, strength, site, **place.options(to_sigma)) for site in sites)
 
         steered = patch(model, plan, "Steer With Feature")
         text = about(dictionary, feature, mode, strength, sites) + place.described()

@@ -9,7 +9,8 @@ from comfy_api.latest import io
 from ..dictionaries import SteeringVector
 from ..residual import Plan, PlanError, Site
 from ..residual.comfy_host import ToSigma, patch
-from .mode import Mode, described, edit, mode_input, model_name, strength_input
+from ..residual.mode import Mode, edit
+from .mode import described, mode_input, model_name, strength_input
 from .place import Place, check_finite, place_inputs
 from .say import say
 from .sockets import FluxSteeringVector
@@ -59,7 +60,9 @@ class SteerWithVector(io.ComfyNode):
         parts = [vector.at(name) for name in sites_of(vector, site)]
 
         def plan(to_sigma: ToSigma) -> Plan:
-            return Plan(edit(mode, part, 0, strength, Site.parse(part.site), place, to_sigma) for part in parts)
+            return Plan(
+                edit(mode, part, 0, strength, Site.parse(part.site), **place.options(to_sigma)) for part in parts
+            )
 
         steered = patch(model, plan, "Steer With Vector")
         text = about(vector, mode, strength, [part.site for part in parts]) + place.described()

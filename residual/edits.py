@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -96,6 +97,17 @@ class Edit(Place):
                 )
         if self.gate is not None and self.gate.dictionary.site != str(site):
             raise PlanError(f"a gate at {site} needs a dictionary of {site}, found one of {self.gate.dictionary.site}")
+
+
+PlaceType = TypeVar("PlaceType", bound=Place)
+
+
+def altered(item: PlaceType, **changes: Any) -> PlaceType:
+    """An edit or a tap with other values of some fields: also an `Ablate`, which is made of other arguments."""
+    out = copy.copy(item)
+    for name, value in changes.items():
+        object.__setattr__(out, name, value)
+    return out
 
 
 @dataclass(frozen=True, eq=False)

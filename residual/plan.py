@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..dictionaries import Dictionary, Scale
-from .edits import Add, Clamp, Edit, Record, Splice, Tap
+from .edits import Add, Clamp, Edit, Record, Splice, Tap, altered
 from .moment import Moment, PlanError
 from .site import Site
 from .site_pass import SitePass, token_scale
@@ -82,12 +81,7 @@ def _on(item: Item, device: str | torch.device) -> Item:
         moved["dictionary"] = item.dictionary.on(device)
     if isinstance(item, Edit) and item.gate is not None:
         moved["gate"] = replace(item.gate, dictionary=item.gate.dictionary.on(device))
-    if not moved:
-        return item
-    out = copy.copy(item)  # an `Ablate` is made of other arguments than its fields
-    for name, value in moved.items():
-        object.__setattr__(out, name, value)
-    return out
+    return altered(item, **moved) if moved else item
 
 
 def _widths(item: Item) -> Iterator[int]:

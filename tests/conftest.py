@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 import torch
 
 from fluxtionary.dictionaries import Activation, Normalization, Scale, SparseAutoencoder
 from fluxtionary.dictionaries.scale import BINS
 
-torch.set_num_threads(2)
+# Of two processes with two threads each on two cores, every one waits for the other.
+torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
 
 
 @pytest.fixture(scope="session")
@@ -80,6 +83,13 @@ def draw():
             ).images
 
     return run
+
+
+def pytest_collection_modifyitems(items):
+    """With several workers, a file stays with one of them, and so do all tests that share the one ComfyUI."""
+    for item in items:
+        folder = item.path.parent.name
+        item.add_marker(pytest.mark.xdist_group("host" if folder == "host" else str(item.path)))
 
 
 def pytest_addoption(parser):

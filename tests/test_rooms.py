@@ -11,17 +11,20 @@ ROOT = Path(__file__).parents[1]
 STANDS_ON = {
     "dictionaries": set(),
     "residual": {"dictionaries"},
-    "demo": {"dictionaries", "residual"},
-    "training": {"dictionaries", "residual", "demo"},
-    "evaluation": {"dictionaries", "residual", "demo", "training"},
-    "nodes": {"dictionaries", "residual", "demo"},
-    "commands": {"dictionaries", "residual", "demo", "training", "evaluation"},
-    "cli.py": {"commands", "dictionaries", "residual", "demo", "training", "evaluation"},
+    "atlas": set(),
+    "demo": {"dictionaries", "residual", "atlas"},
+    "training": {"dictionaries", "residual", "atlas", "demo"},
+    "interpretation": {"dictionaries", "residual", "atlas", "demo", "training"},
+    "evaluation": {"dictionaries", "residual", "atlas", "demo", "training", "interpretation"},
+    "nodes": {"dictionaries", "residual", "atlas", "demo"},
+    "commands": {"dictionaries", "residual", "atlas", "demo", "training", "interpretation", "evaluation"},
+    "cli.py": {"commands", "dictionaries", "residual", "atlas", "demo", "training", "interpretation", "evaluation"},
     "__init__.py": {"nodes"},
 }
 LIBRARIES = {
     "dictionaries": {"torch", "numpy", "safetensors"},
     "residual": {"torch", "numpy", "safetensors"},
+    "atlas": {"numpy", "PIL"},
     "nodes": {"torch", "numpy", "safetensors", "PIL"},
     "__init__.py": set(),
 }

@@ -32,11 +32,11 @@ class Embedded(NamedTuple):
     words: Tensor
 
 
-def embed(pipeline: FluxPipeline, prompts: Sequence[str]) -> Embedded:
-    """Embeddings of prompts, on the CPU; equal ones are computed once."""
+def embed(pipeline: FluxPipeline, prompts: Sequence[str], length: int | None = None) -> Embedded:
+    """Embeddings of prompts, on the CPU; equal ones are computed once. `length` is in T5 tokens, with padding."""
     different = list(dict.fromkeys(prompts))
     place = torch.tensor([different.index(prompt) for prompt in prompts])
-    length = text_length(pipeline)
+    length = length or text_length(pipeline)
     encoded = pipeline.tokenizer_2(
         different, padding="max_length", max_length=length, truncation=True, return_tensors="pt"
     )
@@ -46,7 +46,7 @@ def embed(pipeline: FluxPipeline, prompts: Sequence[str]) -> Embedded:
 
 
 def embedded_batches(
-    pipeline: FluxPipeline, batches: Sequence[Sequence[str]], memory: int = MEMORY
+    pipeline: FluxPipeline, batches: Sequence[Sequence[str]], memory: int = MEMORY, length: int | None = None
 ) -> Iterator[Embedded]:
     """The embeddings of each batch in turn. The encoders are on the device only while they compute.
 
@@ -56,7 +56,7 @@ def embedded_batches(
     while number < len(batches):
         held: list[Embedded] = []
         while number + len(held) < len(batches):
-            held.append(embed(pipeline, batches[number + len(held)]))
+            held.append(embed(pipeline, batches[number + len(held)], length))
             if sum(one.prompts.nbytes for one in held) + held[-1].prompts.nbytes > memory:
                 break
         number += len(held)

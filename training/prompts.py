@@ -28,14 +28,27 @@ def read_prompts(path: Path, column: str | None = None) -> list[str]:
     default the first of `COLUMNS` that the first row has, in whatever case. Raises `PromptError`, with the line, for
     what cannot be read, and for a file without prompts.
     """
+    prompts = [prompt for (prompt,) in _columns(path, [column]) if prompt]
+    if not prompts:
+        raise PromptError(f"{path}: expected prompts, found none: the file is empty, or all of them are")
+    return prompts
+
+
+def read_columns(path: Path, columns: Sequence[str]) -> list[tuple[str, ...]]:
+    """The values of several columns, or keys, row by row, without the white space around them; "" where there is none.
+
+    Of the same files as `read_prompts`, but for `.txt`, and with its errors.
+    """
+    return _columns(path, columns)
+
+
+def _columns(path: Path, columns: Sequence[str | None]) -> list[tuple[str, ...]]:
     ending = Path(path.name.removesuffix(".gz")).suffix.lower()
     if ending not in _READERS:
         raise PromptError(f"{path}: expected {', '.join(_READERS)}, each also with .gz, found {ending or 'no ending'}")
     text = _text(path)
-    prompts = [prompt for prompt in (found.strip() for found in _READERS[ending](path, text, column)) if prompt]
-    if not prompts:
-        raise PromptError(f"{path}: expected prompts, found none: the file is empty, or all of them are")
-    return prompts
+    values = [[found.strip() for found in _READERS[ending](path, text, column)] for column in columns]
+    return list(zip(*values, strict=True))
 
 
 def split_prompts(prompts: Sequence[str], share: float) -> tuple[list[str], list[str]]:
@@ -168,7 +181,8 @@ def _choose(where: object, names: Sequence[str], column: str | None, what: str) 
             return found[0]
     expected = f"column {column!r}" if column is not None else f"{', '.join(COLUMNS[:-1])} or {COLUMNS[-1]}"
     given = ", ".join(name[:40] for name in names[:8]) or "nothing"
-    raise PromptError(f"{where}: expected {what} {expected}, found {given}: name the column with --column")
+    hint = ": name the column with --column" if column is None else ""
+    raise PromptError(f"{where}: expected {what} {expected}, found {given}{hint}")
 
 
 def _kind(value: object) -> str:

@@ -40,6 +40,8 @@ class SAETraining:
     """Largest normalized value that is let through; the normalization then stays in the file."""
     start: Literal["random", "data"] = "random"
     """What directions start from: random ones, or data points mixed with a fifth of random."""
+    freeze_decoder: bool = False
+    """Leave the directions as they start and train the rest: with random ones a baseline (arXiv 2602.14111)."""
     center: Literal["mean", "geometric_median"] = "mean"
     """What the decoder's bias starts from."""
     compute: Literal["bfloat16", "float32"] = "bfloat16"

@@ -196,7 +196,8 @@ class Trainer:
         return weight * left.square().sum() / whole
 
     def _update(self, gradients: dict[str, Tensor]) -> None:
-        gradients = {name: self.workers.sum(gradient) for name, gradient in gradients.items()}
+        frozen = ("decoder",) if self.config.freeze_decoder else ()
+        gradients = {name: self.workers.sum(gradient) for name, gradient in gradients.items() if name not in frozen}
         norm = sum(self.optimizers[name].squared_norm(gradient) for name, gradient in gradients.items())
         clip = (CLIP / torch.as_tensor(norm).sqrt().clamp_min(1e-30)).clamp(max=1.0)
         rate = self.rate()

@@ -15,6 +15,7 @@ from fluxtionary.dictionaries import load_dictionary
 
 SMALL = {
     "adherence-cases": 8,
+    "unseen-cases": 4,
     "targets": 16,
     "compared": 8,
     "against": 8,
@@ -27,6 +28,7 @@ SMALL = {
     "itda.atoms": 64,
     "builds": 2,
     "sampling.steps": 10,
+    "sampling.batch": 8,
 }
 
 
@@ -82,8 +84,27 @@ def test_others_can_score_every_judged_picture(small):
     for row in rows:
         assert measure(np.asarray(Image.open(out / row["file"]))).factors == row["read"]
         assert isinstance(row["seed"], int) and isinstance(row["caption"], str)
-    hits = [row["read"]["color"] == row["target"] for row in rows if row["group"] == "open-features"]
-    assert len(hits) == 16 and figures["steering"]["n"] <= 16
+    for group in ("open-features", "against-features"):
+        steered = [row for row in rows if row["group"] == group]
+        plain = [row for row in rows if row["group"] == group.replace("features", "plain")]
+        assert [row["seed"] for row in steered] == [row["seed"] for row in plain]
+        assert all(row["read"]["color"] not in (None, row["target"]) for row in plain)  # all of them count
+    steered = [row for row in rows if row["group"] == "open-features"]
+    assert 12 <= len(steered) == figures["steering"]["n"] <= 16
+    hits = [row["read"]["color"] == row["target"] for row in steered]
+    assert sum(hits) / len(hits) == pytest.approx(figures["steering"]["success"])
+
+
+def test_what_is_drawn_for_one_figure_serves_the_next(small):
+    out, _ = small
+    rows = [json.loads(line) for line in (out / "pictures.jsonl").read_text().splitlines()]
+    judged = {(row["caption"], row["seed"]) for row in rows if row["group"] == "adherence"}
+    reused = {(row["caption"], row["seed"]) for row in rows if row["group"] in ("open-plain", "against-plain")}
+    assert judged & reused
+    for row in rows:  # the same case is the same picture, wherever it is shown
+        if (row["caption"], row["seed"]) in judged and row["group"] in ("open-plain", "against-plain"):
+            (first,) = [r for r in rows if r["group"] == "adherence" and r["seed"] == row["seed"]]
+            assert (out / first["file"]).read_bytes() == (out / row["file"]).read_bytes()
 
 
 def test_the_report_stands_on_its_own_files(small):

@@ -5,7 +5,17 @@ from xml.etree import ElementTree
 import pytest
 
 from fluxtionary.evaluation import plots
-from fluxtionary.evaluation.plots import Line, bar_chart, histogram, line_chart, log_ticks, number, ticks
+from fluxtionary.evaluation.plots import (
+    Line,
+    Range,
+    bar_chart,
+    histogram,
+    line_chart,
+    log_ticks,
+    number,
+    range_chart,
+    ticks,
+)
 
 NS = "{http://www.w3.org/2000/svg}"
 
@@ -114,3 +124,15 @@ def test_a_histogram_has_one_bar_a_bin():
     assert len(high) == 2 and high[1] == pytest.approx(2 * high[0], abs=0.02)
     with pytest.raises(ValueError, match="2 counts need 3 edges, found 2"):
         histogram([-2, -1], [3, 6], "t", "x", "y")
+
+
+def test_ranges_lie_about_their_values_and_the_reference_is_on_the_axis():
+    rows = [Range("a", 0.7, 0.6, 0.8), Range("b", 0.55, 0.52, 0.6, 2), Range("not measured", math.nan, None, None)]
+    svg = range_chart(rows, "Scores", "score", 0.5)
+    (ax, ay), (bx, by) = dots(svg)
+    assert ax > bx and ay < by
+    ranges = [line for line in ElementTree.fromstring(svg).iter(f"{NS}line") if line.get("stroke-width") == "3"]
+    assert [float(r.get("x1")) < x < float(r.get("x2")) for r, x in zip(ranges, (ax, bx), strict=True)] == [True, True]
+    (broken,) = [line for line in ElementTree.fromstring(svg).iter(f"{NS}line") if line.get("stroke-dasharray")]
+    assert float(broken.get("x1")) < bx
+    assert "none" in texts(svg) and "0.700" in texts(svg)

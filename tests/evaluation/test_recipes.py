@@ -4,11 +4,19 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fluxtionary.dictionaries import Scale
-from fluxtionary.dictionaries.scale import BINS
-from fluxtionary.evaluation.recipes import Recipe, feature_plan, one_feature_plan, plan_for_each, random_feature
+from fluxtionary.evaluation.recipes import (
+    Recipe,
+    contrast,
+    feature_plan,
+    features,
+    one_feature,
+    one_feature_plan,
+    random_directions,
+    random_feature,
+    random_features,
+)
 from fluxtionary.evaluation.selection import ValueFeatures
-from fluxtionary.residual import Add, Moment, Plan, Row, Run, Site, Window
+from fluxtionary.residual import Site, Window
 
 
 @pytest.fixture
@@ -44,11 +52,25 @@ def test_a_random_feature_is_about_as_dense(dictionary, found):
         assert feature != 4 and own / 2 < found.density[feature] < own * 2
 
 
-def test_in_a_batch_each_picture_follows_its_own_plan():
-    site = Site.parse("double.1.img")
-    x = torch.randn(3, 4, 128, generator=torch.Generator().manual_seed(0))
-    moment = Moment(0.5, tuple(Row("cond", i) for i in range(3)), (2, 2))
-    plans = [Plan([Add(site, torch.eye(128)[i], 1.0, Scale(torch.ones(BINS)))]) for i in range(2)]
-    together = Run(plan_for_each(plans, [1, 0, 1])).visit(site, x, moment)
-    alone = [Run(plan).visit(site, x, moment) for plan in plans]
-    assert torch.equal(together, torch.stack([alone[1][0], alone[0][1], alone[1][2]]))
+def test_controls_have_as_many_candidates_as_rules_and_no_two_alike(dictionary, found):
+    rules = [Recipe(3, 0.3), Recipe(8, 0.4)]
+    for make in (random_directions, random_features):
+        method = make(dictionary, found, rules)
+        assert [c.settings["strength"] for c in method.candidates] == [0.3, 0.4]
+        edits = [next(iter(c.plan(value))) for c in method.candidates for value in found.values]
+        directions = {tuple(edit.direction.tolist()) for edit in edits}
+        assert len(directions) == len(edits) or make is random_features
+        again = [next(iter(c.plan(value))) for c in method.candidates for value in found.values]
+        assert all(torch.equal(one.direction, other.direction) for one, other in zip(edits, again, strict=True))
+        assert [edit.strength for edit in edits] == [0.3] * 3 + [0.4] * 3
+
+
+def test_methods_are_plans_by_value(dictionary, found):
+    rule = Recipe(2, 0.4, Window(end=0.4))
+    (candidate,) = features(dictionary, found, [rule]).candidates
+    (edit,), (expected,) = candidate.plan("red"), feature_plan(dictionary, found, "red", rule)
+    assert torch.equal(edit.direction, expected.direction) and candidate.settings == rule.describe()
+    (candidate,) = one_feature(dictionary, found, [rule]).candidates
+    assert candidate.settings == rule.describe() | {"features": 1}
+    weak, strong = contrast(Site.parse("double.0.txt"), {"red": torch.ones(4)}, (0.5, 2.0)).candidates
+    assert (next(iter(weak.plan("red"))).strength, next(iter(strong.plan("red"))).strength) == (0.5, 2.0)

@@ -9,7 +9,7 @@ from fluxtionary.demo.measure import UNREADABLE, Reading
 from fluxtionary.demo.scenes import FACTORS, Scene
 from fluxtionary.evaluation.cases import Case, Judged, adherence, sample_cases
 from fluxtionary.evaluation.intervals import Share
-from fluxtionary.evaluation.steering import Target, against_targets, open_targets, outcome
+from fluxtionary.evaluation.steering import Target, against_targets, counts, even_targets, outcome
 
 PICTURE = np.zeros((1, 1, 3), np.uint8)
 PLAIN = Reading("red", "circle", "small", "top", "navy")
@@ -51,22 +51,44 @@ def test_the_steered_factor_is_never_collateral():
     ]
 
 
-@pytest.mark.parametrize("make", [open_targets, against_targets])
-def test_targets_are_even_and_of_their_split(make):
-    targets = make(160, 3, "test")
-    counts = Counter(target.value for target in targets)
-    assert set(counts) == set(FACTORS["color"])
-    assert max(counts.values()) - min(counts.values()) <= (0 if make is open_targets else 20)
-    for target in targets:
-        assert named_factors(target.case.caption) == target.case.named
-        if make is open_targets:
-            assert "color" not in target.case.named
-        else:
-            assert target.case.named["color"] != target.value
+def unsteered(n, split="test"):
+    """Open cases whose pictures show the color of their scene, so that some show the value they would be given."""
+    rng = np.random.default_rng(0)
+    cases = sample_cases(n, 3, split, never=["color"])
+    return [Judged(case, PICTURE, PLAIN._replace(color=str(rng.choice(FACTORS["color"])))) for case in cases]
+
+
+def test_every_value_is_a_target_equally_often_and_none_is_shown_already():
+    plain = unsteered(160)
+    targets = even_targets(plain)
+    assert Counter(target.value for target in targets) == dict.fromkeys(FACTORS["color"], 20)
+    assert [target.case for target in targets] == [judged.case for judged in plain]
+    assert all(counts(target, judged) for target, judged in zip(targets, plain, strict=True))
+    around = [FACTORS["color"][i % 8] for i in range(160)]
+    clashes = [judged.reading.color == value for judged, value in zip(plain, around, strict=True)]
+    assert 10 < sum(clashes) < 30  # only these are given another than their turn
+    assert [target.value == value for target, value in zip(targets, around, strict=True)] == [not c for c in clashes]
+
+
+def test_a_value_that_no_other_can_be_exchanged_for_does_not_count():
+    plain = [Judged(Case("", {}, i), PICTURE, PLAIN) for i in range(8)]  # all red
+    targets = even_targets(plain)
+    assert [counts(target, judged) for target, judged in zip(targets, plain, strict=True)] == [False] + [True] * 7
+    assert not counts(Target(Case("", {}, 0), "color", "blue"), Judged(Case("", {}, 0), PICTURE, UNREADABLE))
+    assert even_targets([]) == []
+
+
+def test_targets_against_the_caption_go_through_all_other_values():
+    cases = sample_cases(160, 3, "test", always=["color"])
+    targets = against_targets(cases)
+    count = Counter(target.value for target in targets)
+    assert set(count) == set(FACTORS["color"]) and max(count.values()) - min(count.values()) <= 20
+    assert all(target.case.named["color"] != target.value for target in targets)
 
 
 def test_a_prompt_edit_names_the_value_and_changes_nothing_else():
-    for target in (*open_targets(40, 1, "test"), *against_targets(40, 1, "test")):
+    opposed = against_targets(sample_cases(40, 1, "test", always=["color"]))
+    for target in (*even_targets(unsteered(40)), *opposed):
         edit = target.prompt_edit
         assert named_factors(edit.caption) == edit.named == target.case.named | {"color": target.value}
         assert edit.seed == target.case.seed

@@ -229,3 +229,17 @@ def test_groups_need_features():
     assert SAETraining(kind="matryoshka", features=1024).group_sizes() == (32, 64, 128, 256, 544)
     with pytest.raises(ValueError, match="too few"):
         SAETraining(kind="matryoshka", features=16, k=4)
+
+
+def test_a_frozen_decoder_stays_as_it_started_and_the_rest_learns():
+    x = sparse_tokens(2560, seed=1).x
+    frozen, free = (Trainer(Normalization.fit(x), 24, small(freeze_decoder=freeze)) for freeze in (True, False))
+    start = frozen.decoder.clone()
+    first = frozen.step(x[:128], measure=True)["fvu"]
+    for step in range(1, 80):
+        part = slice(step % 20 * 128, (step % 20 + 1) * 128)
+        last, free_last = frozen.step(x[part], measure=True)["fvu"], free.step(x[part], measure=True)["fvu"]
+    assert torch.equal(frozen.decoder, start)
+    assert not torch.equal(free.decoder, start)
+    assert not torch.equal(frozen.encoder, start)
+    assert free_last < last < first

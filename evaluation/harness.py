@@ -1,0 +1,213 @@
+"""Methods of steering compared: each searched over its settings on validation targets, then shown on test targets.
+
+A method is data: a name and candidates. Every method's search may draw equally many pictures, controls included.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ..residual import Plan
+from ..residual.edits import altered
+from ..training.sampling import Sampling
+from .cases import Case, Judged, judge
+from .steering import Outcome, Target, counts, outcome
+
+if TYPE_CHECKING:
+    from ..training.sampling import FluxPipeline
+
+
+def _as_it_is(target: Target) -> Case:
+    return target.case
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One setting of a method.
+
+    Attributes:
+        settings: plain numbers and words, for a report.
+        plan: from a value to the edits that ask for it; None where nothing is edited.
+        case: from a target to what the model is asked to draw.
+    """
+
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    plan: Callable[[str], Plan] | None = None
+    case: Callable[[Target], Case] = _as_it_is
+
+
+class Method(NamedTuple):
+    """A way of steering, with the settings that may be chosen among."""
+
+    name: str
+    candidates: tuple[Candidate, ...]
+
+
+PROMPT_EDIT = Method("prompt_edit", (Candidate(case=lambda target: target.prompt_edit),))
+"""The value named in the caption: the ceiling."""
+
+
+class Asked(NamedTuple):
+    """A target that counts, with its unsteered picture."""
+
+    target: Target
+    plain: Judged
+
+
+def asked(targets: Sequence[Target], plain: Sequence[Judged]) -> list[Asked]:
+    """The targets that count: no picture is drawn for the others, which no measure would look at."""
+    return [Asked(*pair) for pair in zip(targets, plain, strict=True) if counts(*pair)]
+
+
+class Easel:
+    """Draws and reads pictures, and remembers those drawn without any edit."""
+
+    def __init__(self, pipeline: FluxPipeline, sampling: Sampling):
+        self.pipeline, self.sampling = pipeline, sampling
+        self._known: dict[tuple[str, int], Judged] = {}
+
+    def remember(self, judged: Iterable[Judged]) -> None:
+        """Take in unsteered pictures that were drawn elsewhere, with the same sampling."""
+        self._known |= {(one.case.caption, one.case.seed): one for one in judged}
+
+    def plain(self, cases: Sequence[Case]) -> list[Judged]:
+        """Unsteered pictures."""
+        fresh = {(c.caption, c.seed): c for c in cases if (c.caption, c.seed) not in self._known}
+        self.remember(judge(self.pipeline, list(fresh.values()), self.sampling) if fresh else ())
+        return [self._known[case.caption, case.seed] for case in cases]
+
+    def readable(self, cases: Sequence[Case], count: int) -> list[Judged]:
+        """Unsteered pictures of the first `count` cases that can be read; only as many are drawn as that takes.
+
+        Raises `ValueError` where there are too few.
+        """
+        found: list[Judged] = []
+        for start in range(0, len(cases), self.sampling.batch):
+            if len(found) >= count:
+                break
+            found += [one for one in self.plain(cases[start : start + self.sampling.batch]) if one.reading.readable]
+        if len(found) < count:
+            raise ValueError(f"expected {count} readable pictures, found {len(found)} of {len(cases)} cases")
+        return found[:count]
+
+    def steered(self, targets: Sequence[Target], candidate: Candidate) -> list[Judged]:
+        """Pictures of all targets, each steered to its own value."""
+        cases, judged = [candidate.case(target) for target in targets], []
+        if candidate.plan is None:
+            return self.plain(cases)
+        values = list(dict.fromkeys(target.value for target in targets))
+        plans = [candidate.plan(value) for value in values]
+        for start in range(0, len(targets), self.sampling.batch):
+            part = slice(start, start + self.sampling.batch)
+            plan = plan_for_each(plans, [values.index(target.value) for target in targets[part]])
+            judged += judge(self.pipeline, cases[part], self.sampling, plan)
+        return judged
+
+
+def plan_for_each(plans: Sequence[Plan], numbers: Sequence[int]) -> Plan:
+    """One plan for a batch in which picture `i` follows `plans[numbers[i]]`."""
+    return Plan(
+        altered(item, pictures=frozenset(i for i, number in enumerate(numbers) if number == own))
+        for own, plan in enumerate(plans)
+        for item in plan
+    )
+
+
+@dataclass(frozen=True)
+class Tried:
+    """How a candidate did on the validation targets it was tried on."""
+
+    settings: Mapping[str, Any]
+    outcome: Outcome
+
+
+@dataclass(frozen=True)
+class Found:
+    """The candidate that a search settled on, its number, and what all of them did; `pictures` were drawn for it."""
+
+    candidate: Candidate
+    number: int
+    tried: tuple[Tried, ...]
+    pictures: int
+
+
+def rounds(candidates: int, budget: int) -> list[tuple[int, int]]:
+    """For each round of a search, how many candidates are left, and on how many new targets each is tried.
+
+    Raises `ValueError` for a budget that leaves a round without targets.
+    """
+    left, plan = candidates, []
+    count = math.ceil(math.log2(candidates)) if candidates > 1 else 0
+    while left > 1:
+        plan.append((left, budget // (count * left)))
+        left = -(-left // 2)
+    if any(not each for _, each in plan):
+        raise ValueError(f"a search among {candidates} candidates needs at least {candidates * count} pictures")
+    return plan
+
+
+def targets_needed(candidates: int, budget: int) -> int:
+    """Targets that a search looks at."""
+    return sum(each for _, each in rounds(candidates, budget))
+
+
+def search(easel: Easel, method: Method, validation: Sequence[Asked], budget: int) -> Found:
+    """The best candidate by joint success, then success, then order; at most `budget` pictures are drawn.
+
+    Sequential halving (Karnin, Koren and Somekh 2013, "Almost optimal exploration in multi-armed bandits"): every
+    round has an equal part of the budget, all candidates of a round see the same new targets, the better half goes on.
+    """
+    plan = rounds(len(method.candidates), budget)
+    if len(validation) < (wanted := sum(each for _, each in plan)):
+        raise ValueError(f"searching {method.name} takes {wanted} validation targets, found {len(validation)}")
+    left, done, pictures = list(range(len(method.candidates))), 0, 0
+    judged: list[list[Judged]] = [[] for _ in left]
+    went: dict[int, Outcome] = {}
+    for _, each in plan:
+        part = validation[done : done + each]
+        done += each
+        for number in left:
+            judged[number] += easel.steered([one.target for one in part], method.candidates[number])
+            pictures += len(part)
+            went[number] = _outcome(validation[:done], judged[number])
+        left.sort(key=lambda i: (-went[i].joint.value, -went[i].success.value, i))
+        left = sorted(left[: -(-len(left) // 2)])
+    tried = tuple(Tried(method.candidates[number].settings, went[number]) for number in sorted(went))
+    return Found(method.candidates[left[0]], left[0], tried, pictures)
+
+
+@dataclass(frozen=True)
+class Result:
+    """A method at one setting on some targets, with the pictures."""
+
+    name: str
+    settings: Mapping[str, Any]
+    outcome: Outcome
+    asked: Sequence[Asked]
+    steered: Sequence[Judged]
+
+
+def show(easel: Easel, name: str, candidate: Candidate, test: Sequence[Asked]) -> Result:
+    """One candidate on targets."""
+    steered = easel.steered([one.target for one in test], candidate)
+    return Result(name, candidate.settings, _outcome(test, steered), test, steered)
+
+
+def curve(easel: Easel, method: Method, test: Sequence[Asked]) -> list[Result]:
+    """Every candidate of a method on the same targets: success against collateral, where candidates differ in strength.
+
+    Nothing is chosen by it.
+    """
+    return [show(easel, method.name, candidate, test) for candidate in method.candidates]
+
+
+def figures(result: Result) -> dict[str, Any]:
+    """What a summary says of it: the settings, and each measure with its interval."""
+    return {name: share._asdict() for name, share in vars(result.outcome).items()} | {"settings": dict(result.settings)}
+
+
+def _outcome(on: Sequence[Asked], steered: Sequence[Judged]) -> Outcome:
+    return outcome([one.target for one in on], [one.plain for one in on], steered)

@@ -1,0 +1,1 @@
+"""What features show: pictures that activate them, explanations, scores, and what is known without asking anyone."""
