@@ -20,6 +20,7 @@ import tyro
 
 from .commands.atlas import BuildAtlas, ScoreOutputs, SearchAtlas, ShowFeature
 from .commands.compare import Compare
+from .commands.contrast import ContrastPrompts
 from .commands.demo import Demo
 from .commands.evaluate import Evaluate
 from .commands.files import Export, Import, Inspect
@@ -43,6 +44,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "build-itda": BuildItda,
     "compare-itda": CompareItda,
     "evaluate": Evaluate,
+    "contrast": ContrastPrompts,
     "steer": Steer,
     "find": Find,
     "compare": Compare,
@@ -59,7 +61,8 @@ def main() -> None:
     that goes wrong is a fault of the program and shows where.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    logging.getLogger("httpx").setLevel(logging.ERROR)
+    for name in ("httpx", "httpx2", "openai"):  # a line for every request otherwise
+        logging.getLogger(name).setLevel(logging.ERROR)
     try:
         _app().cli().run()
     except _mendable() as error:

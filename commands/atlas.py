@@ -11,11 +11,10 @@ import tyro
 
 from ..interpretation.gathering import Gathering
 from ..interpretation.output_score import OutputScoring
-from ..training.models import DEMO_MODELS, Model
+from ..training.models import Model
 from ..training.sampling import Drawing
-from .interpret import ExplainAtlas, ScoreAtlas
 from .output import OutputError, check_writable
-from .source import Source
+from .source import Source, dictionary_named
 
 if TYPE_CHECKING:
     from ..atlas import Atlas, Feature
@@ -61,7 +60,7 @@ class BuildAtlas:
         if self.limit is not None and self.limit < 1:
             raise OutputError(f"limit must be at least 1, found {self.limit}")
         check_writable(self.out / "atlas.sqlite", overwrite=True)
-        dictionary = _loaded(self.dictionary)
+        dictionary = dictionary_named(self.dictionary)
         captions = source.captions()[0]
         pipeline = source.pipeline(source.workers())
         sampling = source.sampling.resolved(source.model.model, pipeline)
@@ -103,7 +102,7 @@ class ScoreOutputs:
         from ..training.sampling import check_size
 
         check_size(self.model.model, self.sampling)
-        dictionary, pipeline = _loaded(self.dictionary), load(self.model)
+        dictionary, pipeline = dictionary_named(self.dictionary), load(self.model)
         sampling = self.sampling.resolved(self.model.model, pipeline)
         _score_outputs(self.folder, dictionary, pipeline, sampling, self.features, self.effect)
 
@@ -161,23 +160,6 @@ class ShowFeature:
                 print(f"page: {self.out}")
 
 
-@dataclass(frozen=True)
-class AtlasTools:
-    """Build an atlas of a dictionary's features, have them explained and scored, and look into it."""
-
-    command: tyro.conf.OmitSubcommandPrefixes[
-        Annotated[BuildAtlas, tyro.conf.subcommand("build")]
-        | Annotated[ScoreOutputs, tyro.conf.subcommand("output-score")]
-        | Annotated[ExplainAtlas, tyro.conf.subcommand("explain")]
-        | Annotated[ScoreAtlas, tyro.conf.subcommand("score")]
-        | Annotated[SearchAtlas, tyro.conf.subcommand("search")]
-        | Annotated[ShowFeature, tyro.conf.subcommand("show")]
-    ]
-
-    def run(self) -> None:
-        self.command.run()
-
-
 def described(atlas: Atlas, feature: Feature) -> Iterator[str]:
     """Lines about a feature: label, figures, and the pictures in which it is most active."""
     about = atlas.header["dictionary"]
@@ -211,13 +193,6 @@ def _said(atlas: Atlas, feature: Feature) -> str:
         return feature.label
     top = atlas.examples(feature.number, "top")[:1]
     return f"({atlas.picture(top[0].picture).prompt})" if top else ""
-
-
-def _loaded(name: str) -> Dictionary:
-    from ..demo import files
-    from ..dictionaries import load_dictionary
-
-    return load_dictionary(files.DICTIONARY if name in DEMO_MODELS else name)
 
 
 def _score_outputs(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Annotated
 
 import tyro
@@ -11,14 +10,15 @@ import tyro
 from ..training.capture import Capture
 from ..training.models import DEMO_MODELS, Model, ModelError, load
 from ..training.sampling import Drawing, check_size
+from .source import dictionary_named
 
 
 @dataclass(frozen=True)
 class Find:
     """Search a dictionary by words, without labels: draw pictures with and without a phrase, and compare."""
 
-    dictionary: tyro.conf.Positional[Path]
-    """A dictionary file (.safetensors)."""
+    dictionary: tyro.conf.Positional[str]
+    """A dictionary file (.safetensors), or demo for the one that comes with the demo Flux."""
     phrase: tyro.conf.Positional[str]
     """What to look for, such as "red circle"; for a background of the demo, "tan background"."""
     top: int = 10
@@ -37,10 +37,9 @@ class Find:
         check_size(self.model.model, self.sampling)
 
     def run(self) -> None:
-        from ..dictionaries import load_dictionary
         from ..interpretation.query import pairs_in_contexts, pairs_of_scenes, rank_features
 
-        dictionary = load_dictionary(self.dictionary)
+        dictionary = dictionary_named(self.dictionary)
         make = pairs_of_scenes if self.model.model in DEMO_MODELS else pairs_in_contexts
         pairs = make(self.phrase, self.pairs, self.seed)
         pipeline = load(self.model)
@@ -48,7 +47,7 @@ class Find:
         found = rank_features(pipeline, dictionary, pairs, sampling, self.capture)
         raised = [one for one in found if one.score > 0]
         if not raised:
-            print(f"{self.phrase!r} raises no feature of {self.dictionary.name}")
+            print(f"{self.phrase!r} raises no feature of the dictionary {self.dictionary}")
             return
         print("feature   score  raised in  difference")
         for one in raised[: self.top]:

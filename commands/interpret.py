@@ -1,4 +1,4 @@
-"""`fluxtionary atlas explain` and `atlas score`: a vision-language model says what features show, and another judges it."""
+"""`fluxtionary atlas explain` and `atlas score`: a vision-language model says what features show, and judges it."""
 
 from __future__ import annotations
 

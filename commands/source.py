@@ -18,9 +18,18 @@ from ..training.stream import ActivationStream, Only
 from ..training.workers import Workers
 
 if TYPE_CHECKING:
+    from ..dictionaries import Dictionary
     from ..training.sampling import FluxPipeline
 
 DEMO_CAPTIONS = 2000
+
+
+def dictionary_named(name: str) -> Dictionary:
+    """The dictionary in a file, or the one that comes with the demo Flux, which is called demo."""
+    from ..demo import files
+    from ..dictionaries import load_dictionary
+
+    return load_dictionary(files.DICTIONARY if name in DEMO_MODELS else name)
 
 
 class Captions(NamedTuple):

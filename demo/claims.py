@@ -106,7 +106,9 @@ def claims_of(label: str) -> Claims:
         named = tuple(value for value in known if value in words)
         if named:
             factors[factor] = named
-    if region is None and factors and ANYWHERE not in text:  # "red circle" means the circle, "tan background" the background
+    if (
+        region is None and factors and ANYWHERE not in text
+    ):  # "red circle" means the circle, "tan background" the background
         region = BACKGROUND if factors.keys() == {"background"} else OBJECT if "background" not in factors else None
     return Claims({factor: factors[factor] for factor in FACTORS if factor in factors}, region)
 

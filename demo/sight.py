@@ -146,8 +146,8 @@ def _of_object(share: np.ndarray) -> dict[str, np.ndarray]:
             for horizontal in ("left", "right")
         },
         "next to the object": beside,
-        "just above the object": beside & upright & (_down < row),
-        "just below the object": beside & upright & (_down > row),
-        "just left of the object": beside & level & (_across < column),
-        "just right of the object": beside & level & (_across > column),
+        "just above the object": beside & upright & (_down < row - tall / 4),
+        "just below the object": beside & upright & (_down > row + tall / 4),
+        "just left of the object": beside & level & (_across < column - wide / 4),
+        "just right of the object": beside & level & (_across > column + wide / 4),
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Literal, get_args
 
 import torch
@@ -14,6 +15,9 @@ METHODS: tuple[Method, ...] = get_args(Method)
 
 NOTHING = 1e-6
 """Share of the activations' size below which a difference is their rounding."""
+
+FOLDS = 5
+"""Parts of the pairs, each of which is held out once."""
 
 
 class ContrastMeter:
@@ -53,8 +57,13 @@ class ContrastMeter:
         self._counts[pair][int(positive)] += len(x)
         self._meter.add(x, sigma)
 
-    def pair_differences(self) -> Tensor:
-        """Mean activation of the positive side minus that of the negative: `[pairs, d_model]`, float64, by pair number.
+    @property
+    def tokens(self) -> int:
+        """How many there were, those of both sides of all pairs together."""
+        return sum(map(sum, self._counts.values()))
+
+    def sides(self) -> Tensor:
+        """Mean activation of the negative and of the positive side: `[pairs, 2, d_model]`, float64, by pair number.
 
         Raises `ValueError` without a pair, and for a pair of which one side has no token.
         """
@@ -69,28 +78,21 @@ class ContrastMeter:
                 f"{', '.join(missing[:8])}{more}: add the missing sides, or leave these pairs out"
             )
         counts = torch.tensor([self._counts[pair] for pair in pairs], dtype=torch.float64)
-        negative, positive = (torch.stack([self._sums[pair] for pair in pairs]) / counts[:, :, None]).unbind(1)
-        return positive - negative
+        return torch.stack([self._sums[pair] for pair in pairs]) / counts[:, :, None]
+
+    def pair_differences(self) -> Tensor:
+        """Mean activation of the positive side minus that of the negative: `[pairs, d_model]`. Raises as `sides`."""
+        return differences_of(self.sides())
 
     def direction(self, method: Method = "mean difference") -> Tensor:
-        """The direction `[d_model]` from negative to positive, float64, in the residual's own units.
+        """The direction `[d_model]` from negative to positive, float64: `direction_of` all pairs.
 
-        `"mean difference"`: the mean of the pairs' differences. `"pca"`: their first right-singular vector about zero
-        (Zou et al. 2023, "Representation Engineering", arXiv 2310.01405, section 3.1), pointing along the mean
-        difference and of its length. For one pair the two are the same.
-
-        Raises `ValueError` where `pair_differences` does, and where the differences are nothing beside the
-        activations, or cancel out.
+        Raises `ValueError` where `check` does.
         """
         if method not in METHODS:
             raise ValueError(f"expected a method of {', '.join(METHODS)}, found {method!r}")
-        differences = self.pair_differences()
-        mean = differences.mean(0)
-        self._check_something_is_left(differences, mean)
-        if method == "mean difference":
-            return mean
-        first = torch.linalg.svd(differences, full_matrices=False).Vh[0]
-        return first * mean.norm() * (-1 if first @ mean < 0 else 1)
+        self.check()
+        return direction_of(self.sides(), method)
 
     def scale(self) -> Scale:
         """The size of the activations of both sides by noise level. Raises `ValueError` before the first token."""
@@ -108,15 +110,32 @@ class ContrastMeter:
         lengths = float(even.norm() * odd.norm())
         return float(even @ odd) / lengths if lengths else 0.0
 
-    def explained(self, method: Method = "mean difference") -> float:
-        """Share of the differences' squared length that lies along the direction: 1 where all pairs are parallel."""
-        direction, differences = self.direction(method), self.pair_differences()
-        along = differences @ (direction / direction.norm())
-        return float(along.square().sum() / differences.square().sum())
+    def quality(
+        self,
+        direction: Tensor,
+        sigmas: Sequence[float],
+        make: Callable[[Tensor], Tensor] | None = None,
+        groups: Sequence[int] | None = None,
+    ) -> dict[str, float | None]:
+        """How good a direction is that was made by `make`, as the metrics of its file have it.
 
-    def _check_something_is_left(self, differences: Tensor, mean: Tensor) -> None:
+        `auroc`: see `held_out_auroc`. `split_half_cosine`: that of the mean difference. `explained`: see
+        `explained_share`. `length`: its length in units of strength, at the noise levels `sigmas`.
+        """
+        sides, scale = self.sides(), self.scale()
+        usual = sum(map(scale.at, sigmas)) / len(sigmas)
+        return {
+            "auroc": held_out_auroc(sides, make or direction_of, groups),
+            "split_half_cosine": self.split_half_cosine(),
+            "explained": explained_share(sides, direction),
+            "length": float(direction.norm()) / usual,
+        }
+
+    def check(self) -> None:
+        """Raise `ValueError` where `sides` does, and where all differences are as nothing, or cancel out."""
+        differences = self.pair_differences()
         size = float((self._meter.squares.sum() / self._meter.count.sum()).sqrt())
-        longest, length = float(differences.norm(dim=1).max()), float(mean.norm())
+        longest, length = float(differences.norm(dim=1).max()), float(differences.mean(0).norm())
         if longest <= NOTHING * size:
             raise ValueError(
                 f"expected sides that differ, found differences of {longest:.2g} at most beside activations of "
@@ -127,6 +146,66 @@ class ContrastMeter:
                 f"expected differences that agree, found a mean of {length:.2g} beside a longest of {longest:.2g}: "
                 f"they cancel out; are positive and negative swapped in some pairs?"
             )
+
+
+def direction_of(sides: Tensor, method: Method = "mean difference") -> Tensor:
+    """The direction `[d_model]` from negative to positive of pairs `[pairs, 2, d_model]`, in the residual's own units.
+
+    `"mean difference"`: the mean of the pairs' differences. `"pca"`: their first right-singular vector about zero
+    (Zou et al. 2023, "Representation Engineering", arXiv 2310.01405, section 3.1), pointing along the mean difference
+    and of its length. For one pair the two are the same.
+    """
+    differences = differences_of(sides)
+    mean = differences.mean(0)
+    if method == "mean difference":
+        return mean
+    first = torch.linalg.svd(differences, full_matrices=False).Vh[0]
+    return first * mean.norm() * (-1 if first @ mean < 0 else 1)
+
+
+def differences_of(sides: Tensor) -> Tensor:
+    """Positive minus negative, `[pairs, d_model]`, of `sides [pairs, 2, d_model]`."""
+    return sides[:, 1] - sides[:, 0]
+
+
+def explained_share(sides: Tensor, direction: Tensor) -> float:
+    """Share of the differences' squared length that lies along a direction: 1 where all pairs are parallel to it."""
+    differences = differences_of(sides)
+    along = differences @ (direction / direction.norm())
+    return float(along.square().sum() / differences.square().sum())
+
+
+def held_out_auroc(
+    sides: Tensor, make: Callable[[Tensor], Tensor] = direction_of, groups: Sequence[int] | None = None
+) -> float | None:
+    """How well a direction tells the sides of pairs that it was not made of apart: .5 is chance, 1 is always.
+
+    Each part of the pairs `[pairs, 2, d_model]` is held out in turn (`FOLDS` parts, fewer of fewer pairs), `make` makes
+    a direction of the rest, and each held-out positive side is compared with each held-out negative one by its
+    projection: the area under the ROC curve, averaged over pairs. A side counts once, however many tokens it had.
+    Pairs of one of the `groups` are held out together. None below 2 groups.
+    """
+    fold = folds(list(range(len(sides))) if groups is None else groups)
+    if fold is None:
+        return None
+    total = 0.0
+    for number in fold.unique():
+        held = fold == number
+        negative, positive = (sides[held] @ make(sides[~held])).unbind(1)
+        gap = positive[:, None] - negative[None, :]
+        total += float((gap.sign() + 1).mean() / 2) * len(positive)
+    return total / len(sides)
+
+
+def folds(groups: Sequence[int]) -> Tensor | None:
+    """The number of the part `[pairs]` in which each pair is held out, by its group; None below 2 groups."""
+    different = list(dict.fromkeys(groups))
+    if len(different) < 2:
+        return None
+    count = min(FOLDS, max(2, len(different) // 2))
+    order = torch.randperm(len(different), generator=torch.Generator().manual_seed(0)).tolist()
+    fold_of = {group: place % count for group, place in zip(different, order, strict=True)}
+    return torch.tensor([fold_of[group] for group in groups])
 
 
 def _side(positive: bool) -> str:

@@ -122,13 +122,21 @@ def _against_baselines(figures: Mapping[str, Any]) -> Finding:
     sae = figures["sae"]
     return Finding(
         False,
-        f"It is not shown that the SAE's features are judged better than those of the best baseline, {name}: "
-        f"the difference is {interval}, which is not above 0. Why: the score asks only whether a label tells pictures "
-        f"and places apart, and the labels of {name} do ({_s(best['interp'])}): the stand-in finds something true to "
-        f"say of features that are active on a common place or background. Against ground truth the best match of "
-        f"a feature has a mean F1 of {_f(best['truth']['f1_mean'])} there and of {_f(sae['truth']['f1_mean'])} for the "
-        "SAE.",
+        f"It is not shown that the SAE's features are judged better than those of the best baseline, {name}: the "
+        f"difference is {interval}, which is not above 0. Why: the score asks no more than whether a label tells a "
+        f"feature's pictures and places from others, and labels of {name} do that too ({_s(best['interp'])}, the SAE's "
+        f"{_s(sae['interp'])}). {_by_truth(sae, best, name)}",
     )
+
+
+def _by_truth(sae: Mapping[str, Any], best: Mapping[str, Any], name: str) -> str:
+    """Whether ground truth, which no judge has a part in, agrees with the judge."""
+    one, other = (figures["truth"]["f1_mean"] for figures in (sae, best))
+    if math.isnan(one) or math.isnan(other):
+        return "Ground truth was not measured of both."
+    agrees = "agrees: a feature's" if one <= other else "does tell them apart: a feature's"
+    figures = f"{_f(one)} (SAE) and {_f(other)} ({name})"
+    return f"Ground truth {agrees} best match with a drawn value has a mean F1 of {figures}."
 
 
 def _shuffled(figures: Mapping[str, Any]) -> Finding:
@@ -248,4 +256,6 @@ def _f(value: float) -> str:
 
 
 def _percent(share: float) -> str:
-    return "none" if math.isnan(share) else f"{100 * share:.0f} %"
+    if math.isnan(share):
+        return "none"
+    return f"{100 * share:.1f} %" if 0 < share < 0.01 else f"{100 * share:.0f} %"

@@ -23,6 +23,7 @@ from ..training.itda_builder import ITDABuild
 from ..training.models import load_pipeline
 from ..training.sae import SAETraining
 from ..training.sampling import Sampling
+from ..training.stream import mixed
 from ..training.train import Wanted, train_saes
 from . import recipes
 from .atlas_sample import AtlasSample, sample_atlas
@@ -71,7 +72,7 @@ class Demonstration:
     sampling: Sampling = field(default_factory=lambda: Sampling(batch=20))
     sae: SAETraining = field(
         default_factory=lambda: SAETraining(
-            tokens=2_400_000, batch=512, learning_rate=4e-3, decay=1.0, reuse=3.2, buffer=0.15, compute="float32"
+            tokens=3_000_000, batch=512, learning_rate=4e-3, decay=1.0, reuse=3.2, buffer=0.15, compute="float32"
         )
     )
     itda: ITDABuild = field(default_factory=lambda: ITDABuild(batch=256))
@@ -178,7 +179,7 @@ class MainJob:
     def _measure(self, dictionary: Dictionary, seen: DrawnFirst, test: Tokens) -> ITDA:
         """The dictionary and its baselines, on held-out captions; cell means and baselines from training ones.
 
-        ITDA and random tokens are taken from the first of the SAE's own activations.
+        ITDA and random tokens are taken from the same pictures, the first of the SAE's own.
         """
         config, kept = self.config, seen.kept()
         train = collect((batch[IMAGE_SITE] for batch in kept.batches()), config.held_out)
@@ -197,7 +198,7 @@ class MainJob:
             "random_tokens": random_tokens_fvu(fit, some, normalization, n, k),
         }
         self.findings.itda = study_itda(
-            kept, IMAGE_SITE, config.itda, train.x, some, normalization, range(config.builds)
+            mixed(kept, IMAGE_SITE), IMAGE_SITE, config.itda, train.x, some, normalization, range(config.builds)
         )
         return self.findings.itda.built
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import torch
 
@@ -18,14 +18,11 @@ from ..residual import Plan, Run, Site
 from ..residual.diffusers_host import Stopped, attach
 from ..residual.tokens import Tokens
 
-if TYPE_CHECKING:
-    from diffusers import FluxTransformer2DModel
-
 Batch = TypeVar("Batch")
 
 
-def random_transformer(transformer: FluxTransformer2DModel, seed: int) -> FluxTransformer2DModel:
-    """A transformer of the same shape with the weights that torch begins a training with."""
+def random_transformer(transformer: Any, seed: int) -> Any:
+    """A diffusers Flux transformer of the same shape with the weights that torch begins a training with."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         other = type(transformer).from_config(transformer.config)

@@ -19,7 +19,7 @@ from ..training.drawn import read_steps
 from ..training.sampling import Sampling, text_length
 
 if TYPE_CHECKING:
-    from diffusers import FluxPipeline
+    from ..training.sampling import FluxPipeline
 
 
 @dataclass(frozen=True)

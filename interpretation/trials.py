@@ -71,14 +71,14 @@ def qualifies(atlas: Atlas, feature: int, threshold: float = HOT) -> bool:
 
 
 def sample_features(atlas: Atlas, count: int, seed: int = 0) -> list[int]:
-    """Up to `count` of the features that were active, drawn uniformly; a larger sample of one seed has the same first."""
+    """Up to `count` of the features that were active, drawn uniformly; a larger sample begins with the same."""
     numbers = [feature.number for feature in atlas.features(limit=atlas.count())]
     order = np.random.default_rng([seed, 2]).permutation(len(numbers))
     return [numbers[i] for i in order[:count]]
 
 
 class Trials:
-    """Draws the pictures by which labels are judged: for one atlas and seed the same ones, whatever else is judged."""
+    """Draws the pictures by which labels are judged: the same for one atlas and seed, whatever else is judged."""
 
     def __init__(self, atlas: Atlas, seed: int = 0):
         self.atlas, self.seed = atlas, seed

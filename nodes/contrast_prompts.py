@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import comfy.samplers
@@ -14,7 +15,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..dictionaries import ContrastMeter, Provenance, SteeringVector
-from ..dictionaries.contrast import METHODS, Method
+from ..dictionaries.contrast import METHODS, Method, direction_of
 from ..residual import Add, Plan, Record, Site, Tap, Window
 from ..residual.comfy_host import Start, Task, model_shape, patch
 from .prompt_pairs import Prompt, matched
@@ -274,15 +275,8 @@ def measure(
 
 
 def figures_of(gauge: Gauge, direction: Tensor, sigmas: Sequence[float], method: Method) -> dict[str, Any]:
-    """How well the pairs agree on a direction, and its length in units of strength."""
-    scale = gauge.meter.scale()
-    usual = sum(map(scale.at, sigmas)) / len(sigmas)
-    return {
-        "tokens": gauge.tokens,
-        "split_half_cosine": gauge.meter.split_half_cosine(),
-        "explained": gauge.meter.explained(method),
-        "length": float(direction.norm()) / usual,
-    }
+    """How well the pairs agree on a direction, how well it tells others apart, and its length in units of strength."""
+    return {"tokens": gauge.tokens, **gauge.meter.quality(direction, sigmas, partial(direction_of, method=method))}
 
 
 def described(pairs: int, part: Part, settings: Settings, figures: dict[str, dict[str, Any]]) -> str:
@@ -293,8 +287,12 @@ def described(pairs: int, part: Part, settings: Settings, figures: dict[str, dic
         f"sigma {sigmas}: {_counted(len(part.watched), 'step')} of {settings.steps}"
     ]
     for site, own in figures.items():
-        halves = own["split_half_cosine"]
-        agreed = "" if halves is None else f", split-half cosine {halves:.2f}, explained {own['explained']:.2f}"
+        agreed = ""
+        if own["auroc"] is not None:
+            agreed = (
+                f", split-half cosine {own['split_half_cosine']:.2f}, explained {own['explained']:.2f}, held-out pairs "
+                f"told apart with AUROC {own['auroc']:.2f}"
+            )
         lines.append(f"{site}: {own['tokens']:,} tokens{agreed}, length {own['length']:.3g} of the usual size there")
     return "\n".join(lines)
 

@@ -318,6 +318,6 @@ def _decode_faster(decoder: torch.nn.Module) -> None:
 
     def in_parts(latents: torch.Tensor) -> torch.Tensor:
         with torch.autocast("cpu", torch.bfloat16, enabled=half):
-            return torch.cat([forward(part).float() for part in latents.split(10)])
+            return torch.cat([forward(part).float() for part in latents.split(2)])
 
     decoder.forward = in_parts

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..dictionaries import SteeringVector
 from .embeddings import Embedded, embed
+from .prompt_pairs import Pair, groups
 
 if TYPE_CHECKING:
     from .sampling import FluxPipeline
@@ -33,29 +34,39 @@ class Relatedness(NamedTuple):
 
 
 def relatedness(vector: SteeringVector, pipeline: FluxPipeline, prompt: str) -> Relatedness | None:
-    """How near `prompt` is to the prompts that `vector` was made of; None where its file does not say which.
+    """How near `prompt` is to those that `vector` was made of; None where its file has not two pairs of prompts.
 
     A prompt stands where the model's own text encoders put it: T5's mean over its words beside CLIP's pooled text,
     each of length 1, without the part along the vector's own contrast (the mean difference of the pairs), for what is
-    steered is not to count. Its distance to the nearest prompt of the file, against the usual distance of these to the
-    nearest of another pair: `value` is usual / distance, at most 1. Of one pair the usual distance is that of its sides.
+    steered is not to count. Its distance to the nearest prompt of the file is compared with the usual distance of these
+    to the nearest of another pair: `value` is usual / distance, at most 1.
 
     Steering with contrastive vectors is reliable in distribution only (arXiv 2505.03189).
     """
-    kept = _prompts(vector.provenance.training)
-    if kept is None:
+    pairs = kept_pairs(vector)
+    if len(pairs) < 2:
         return None
-    positive, negative = kept
-    places = _places(embed(pipeline, [*positive, *negative, prompt]))
-    count = len(positive)
-    contrast = places[:count] - places[count : 2 * count]
-    along = F.normalize(contrast.mean(0), dim=0)
+    group = {each: number for pair, number in zip(pairs, groups(pairs), strict=True) for each in pair}
+    prompts = list(group)
+    row = {each: number for number, each in enumerate(prompts)}
+    places = _places(embed(pipeline, [*prompts, prompt]))
+    contrast = torch.stack([places[row[pair.positive]] - places[row[pair.negative]] for pair in pairs]).mean(0)
+    along = F.normalize(contrast, dim=0)
     free = places - (places @ along)[:, None] * along
     own, asked = free[:-1], free[-1:]
     distance, nearest = torch.cdist(asked, own)[0].min(0)
-    usual = _usual_distance(own, count) if count > 1 else float(contrast.norm())
+    usual = _usual_distance(own, torch.tensor([group[each] for each in prompts]))
     value = 1.0 if float(distance) <= usual else usual / float(distance)
-    return Relatedness(value, [*positive, *negative][int(nearest)], 2 * count)
+    return Relatedness(value, prompts[int(nearest)], len(prompts))
+
+
+def kept_pairs(vector: SteeringVector) -> list[Pair]:
+    """The pairs of prompts that a vector's file keeps; none in a file from elsewhere, whatever it has there."""
+    kept = vector.provenance.training.get("prompts")
+    sides = [kept.get(side) for side in Pair._fields] if isinstance(kept, dict) else []
+    if not all(isinstance(side, list) and all(isinstance(each, str) for each in side) for side in sides):
+        return []
+    return [Pair(*each) for each in zip(*sides, strict=False)]
 
 
 def _places(text: Embedded) -> Tensor:
@@ -65,17 +76,7 @@ def _places(text: Embedded) -> Tensor:
     return torch.cat([F.normalize(mean, dim=1), F.normalize(text.pooled.double(), dim=1)], 1)
 
 
-def _usual_distance(own: Tensor, pairs: int) -> float:
-    """The median distance from a prompt to the nearest of another pair."""
-    apart = torch.cdist(own, own)
-    pair = torch.arange(pairs).repeat(2)
-    return float(apart.masked_fill(pair[:, None] == pair[None, :], torch.inf).min(1).values.median())
-
-
-def _prompts(training: dict[str, Any]) -> tuple[list[str], list[str]] | None:
-    """Both sides of the pairs that a header keeps; a file from elsewhere may have anything there."""
-    kept = training.get("prompts")
-    sides = [kept.get(name) for name in ("positive", "negative")] if isinstance(kept, dict) else []
-    if not all(isinstance(side, list) and side and all(isinstance(one, str) for one in side) for side in sides):
-        return None
-    return (sides[0], sides[1]) if sides and len(sides[0]) == len(sides[1]) else None
+def _usual_distance(own: Tensor, group: Tensor) -> float:
+    """The median distance from a prompt to the nearest of another group of pairs."""
+    apart = torch.cdist(own, own).masked_fill(group[:, None] == group[None, :], torch.inf)
+    return float(apart.min(1).values.median())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
 from ..residual import Site
@@ -57,39 +58,6 @@ class Only:
             yield {site: batch[site].rows(self._keep[batch[site].picture]) for site in self.sites}
 
 
-class Remembered:
-    """A stream that keeps its first batches, until they hold `tokens` tokens of the first site, in memory.
-
-    What it has kept it does not ask for again: captured once, these activations serve several uses.
-    """
-
-    def __init__(self, stream: ActivationStream, tokens: int):
-        self._stream, self._most = stream, tokens
-        self._kept: list[Mapping[Site, Tokens]] = []
-        self._size = 0
-        self.sites, self.prompts, self.seeds = stream.sites, stream.prompts, stream.seeds
-        self.grid, self.model, self.header = stream.grid, stream.model, stream.header
-
-    def __len__(self) -> int:
-        return len(self._stream)
-
-    def batches(self, start: int = 0, step: int = 1) -> Iterator[Mapping[Site, Tokens]]:
-        number = start
-        while number < min(len(self._kept), len(self)):
-            yield self._kept[number]
-            number += step
-        for batch in self._stream.batches(number, step):
-            if number == len(self._kept) and self._size < self._most:
-                self._kept.append(batch)
-                self._size += len(batch[self.sites[0]].x)
-            yield batch
-            number += step
-
-    def kept(self) -> Kept:
-        """What is kept, as a stream of its own."""
-        return Kept(self, self._kept)
-
-
 class Kept:
     """Batches in memory, as a stream."""
 
@@ -103,3 +71,13 @@ class Kept:
 
     def batches(self, start: int = 0, step: int = 1) -> Iterator[Mapping[Site, Tokens]]:
         yield from self._batches[start::step]
+
+
+def mixed(stream: ActivationStream, site: Site, seed: int = 0) -> Kept:
+    """A stream's tokens of one site in random order, in memory: as many batches, each with tokens of all pictures.
+
+    What looks at few tokens, as an ITDA does, otherwise sees those of its first pictures alone.
+    """
+    tokens = Tokens.joined([batch[site] for batch in stream.batches()])
+    order = torch.randperm(len(tokens.x), generator=torch.Generator().manual_seed(seed))
+    return Kept(stream, [{site: tokens.rows(part)} for part in order.chunk(len(stream))])

@@ -88,7 +88,7 @@ def test_it_explains_judges_and_locates(server):
 
     plain, heated = image(draw(SCENES[0])), image(hot(SCENES[0]))
     assert score(found["label"], plain, heated) > 0.7 and score("blue object", plain, heated) < 0.4
-    assert score("white background", plain, heated) < 0.4  # the heat is not there
+    assert score("white background", plain, heated) < 0.5  # the heat is not there
     assert score("things", plain, heated) == 0.5
 
     boxes = ask(server, LOCATE, label("red object"), plain)

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from fluxtionary.dictionaries import ContrastMeter
+from fluxtionary.dictionaries.contrast import direction_of, explained_share, folds, held_out_auroc
 from fluxtionary.dictionaries.scale import BINS, ScaleMeter
 
 WIDTH = 12
@@ -31,6 +32,10 @@ def measured(parts, d_model=WIDTH):
     for part in parts:
         meter.add(*part)
     return meter
+
+
+def explained(meter, method="mean difference"):
+    return explained_share(meter.sides(), meter.direction(method))
 
 
 def cosine(a, b):
@@ -69,7 +74,7 @@ def test_order_and_batches_do_not_matter():
     other = measured(reversed(pieces))
     for method in ("mean difference", "pca"):
         assert torch.allclose(whole.direction(method), other.direction(method), rtol=1e-10)
-        assert whole.explained(method) == pytest.approx(other.explained(method))
+        assert explained(whole, method) == pytest.approx(explained(other, method))
     assert whole.split_half_cosine() == pytest.approx(other.split_half_cosine())
     assert torch.allclose(whole.scale().values, other.scale().values)
 
@@ -95,8 +100,8 @@ def test_pca_is_numpy_s_svd_about_zero(pairs):
     assert abs(cosine(found, torch.from_numpy(rows[0]))) == pytest.approx(1, abs=1e-9)
     assert float(found.norm()) == pytest.approx(np.linalg.norm(mean))
     assert float(found @ torch.from_numpy(mean)) > 0
-    assert meter.explained("pca") == pytest.approx(values[0] ** 2 / (values**2).sum())
-    assert meter.explained("pca") >= meter.explained("mean difference")
+    assert explained(meter, "pca") == pytest.approx(values[0] ** 2 / (values**2).sum())
+    assert explained(meter, "pca") >= explained(meter, "mean difference")
 
 
 def test_of_one_pair_both_methods_give_the_difference():
@@ -104,15 +109,15 @@ def test_of_one_pair_both_methods_give_the_difference():
     assert torch.allclose(meter.direction("pca"), meter.direction("mean difference"), rtol=1e-9)
     assert torch.equal(meter.direction(), meter.pair_differences()[0])
     assert meter.split_half_cosine() is None
-    assert meter.explained() == pytest.approx(1)
+    assert explained(meter) == pytest.approx(1)
 
 
 def test_quality_tells_agreement_from_noise():
     planted = 3 * random(6, 64)
     good = measured(sides(pairs=20, d_model=64, shift=planted, spread=0.1), 64)
     noise = measured(sides(pairs=20, d_model=64, spread=1.0), 64)
-    assert good.split_half_cosine() > 0.99 and good.explained() > 0.95
-    assert abs(noise.split_half_cosine()) < 0.4 and noise.explained() < 0.3
+    assert good.split_half_cosine() > 0.99 and explained(good) > 0.95
+    assert abs(noise.split_half_cosine()) < 0.4 and explained(noise) < 0.3
 
 
 def test_halves_are_every_other_pair_whatever_their_numbers():
@@ -182,7 +187,7 @@ def test_what_makes_no_direction_is_refused(parts, words, method):
     with pytest.raises(ValueError, match=words):
         meter.direction(method)
     with pytest.raises(ValueError, match=words):
-        meter.explained(method)
+        explained(meter, method)
 
 
 @pytest.mark.parametrize(
@@ -212,3 +217,78 @@ def test_other_methods_are_refused():
 def test_without_a_token_there_is_no_scale():
     with pytest.raises(ValueError, match="no token"):
         ContrastMeter(WIDTH).scale()
+
+
+def planted_sides(pairs, shift, d_model=64, seed=0):
+    """Sides `[pairs, 2, d_model]` of contexts that differ by much, and the positive ones by `shift` besides."""
+    contexts = random(seed, pairs, 1, d_model) + 0.3 * random(seed + 1, pairs, 2, d_model)
+    return (contexts + torch.stack([torch.zeros_like(shift), shift])).double()
+
+
+def test_held_out_sides_are_told_apart_where_there_is_a_direction_and_not_where_there_is_none():
+    shift = random(3, 64)
+    assert held_out_auroc(planted_sides(40, shift)) > 0.99
+    assert held_out_auroc(planted_sides(40, -shift)) > 0.99
+    chance = [held_out_auroc(planted_sides(40, 0 * shift, seed=seed)) for seed in range(20)]
+    assert abs(float(np.mean(chance)) - 0.5) < 0.05
+    weak = held_out_auroc(planted_sides(40, 0.1 * shift))
+    assert 0.55 < weak < 0.9
+
+
+def test_auroc_is_sklearn_s_of_each_part_with_the_direction_of_the_others():
+    from sklearn.metrics import roc_auc_score
+
+    sides = planted_sides(23, 0.15 * random(3, 64))
+    part, scores = folds(list(range(23))), []
+    for number in range(5):
+        held = part == number
+        along = sides[held].flatten(0, 1) @ direction_of(sides[~held])
+        scores.append((roc_auc_score([0, 1] * int(held.sum()), along), int(held.sum())))
+    expected = sum(score * count for score, count in scores) / 23
+    assert held_out_auroc(sides) == pytest.approx(expected)
+    assert 0.5 < expected < 0.99
+
+
+@pytest.mark.parametrize(
+    ("pairs", "expected"), [(2, [1, 1]), (3, [1, 2]), (4, [2, 2]), (7, [2, 2, 3]), (12, [2, 2, 2, 3, 3])]
+)
+def test_every_pair_is_held_out_once_and_two_at_a_time_where_they_suffice(pairs, expected):
+    seen = []
+
+    def make(sides):
+        seen.append(pairs - len(sides))
+        return direction_of(sides)
+
+    held_out_auroc(planted_sides(pairs, random(3, 64)), make)
+    assert sorted(seen) == expected
+
+
+def test_pairs_of_one_group_are_held_out_together():
+    """The same pairs twice: held out one by one each is known from its double."""
+    sides = planted_sides(12, torch.zeros(256), 256).repeat_interleave(2, 0)
+    groups = [number // 2 for number in range(24)]
+    assert held_out_auroc(sides) > 0.75
+    assert held_out_auroc(sides, groups=groups) < 0.7
+    part = folds(groups)
+    assert torch.equal(part[::2], part[1::2])
+
+
+def test_nothing_can_be_held_out_of_one_pair_or_group():
+    assert held_out_auroc(planted_sides(1, random(3, 64))) is None
+    assert held_out_auroc(planted_sides(4, random(3, 64)), groups=[7, 7, 7, 7]) is None
+
+
+def test_sides_that_are_the_same_are_told_apart_by_chance():
+    assert held_out_auroc(torch.ones(6, 2, 8, dtype=torch.float64)) == 0.5
+
+
+def test_quality_has_all_figures_and_length_in_units_of_strength():
+    meter = measured(sides(pairs=8, shift=3 * random(6, WIDTH), spread=0.1))
+    direction = meter.direction()
+    found = meter.quality(direction, [0.2, 0.8])
+    scale = meter.scale()
+    assert found["auroc"] == held_out_auroc(meter.sides())
+    assert found["split_half_cosine"] == meter.split_half_cosine()
+    assert found["explained"] == explained(meter)
+    assert found["length"] == pytest.approx(float(direction.norm()) / (scale.at(0.2) + scale.at(0.8)) * 2)
+    assert meter.tokens == 8 * 2 * 40

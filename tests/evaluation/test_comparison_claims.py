@@ -16,6 +16,13 @@ def test_a_difference_above_zero_is_shown_and_another_is_not_and_says_why():
     assert "It is not shown" in worse.text and "Why" in worse.text and "Frozen random decoder" in worse.text
 
 
+def test_the_reason_says_whether_ground_truth_agrees_with_the_judge():
+    figures = told(sae=0.6)
+    assert "Ground truth agrees" in findings(figures)[0].text
+    truth = figures["sae"]["truth"] | {"f1_mean": 0.9}
+    assert "does tell them apart" in findings(figures | {"sae": figures["sae"] | {"truth": truth}})[0].text
+
+
 def test_what_is_not_told_apart_is_not_called_better():
     near = next(f.text for f in findings(told(sae=0.71, itda=0.71)) if f.text.startswith("SAE less ITDA"))
     assert "not told apart" in near and "is better" not in near

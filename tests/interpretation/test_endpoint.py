@@ -72,14 +72,14 @@ def test_an_endpoint_that_is_down_is_given_up_and_asked_later(questions, tmp_pat
 
 def test_what_was_answered_before_it_broke_is_not_paid_twice(questions, tmp_path):
     broken = fails(500)
-    with Troubled(lambda number, *rest: number > 4 and broken(number, *rest)) as server:
+    with Troubled(lambda number, *rest: number > 2 and broken(number, *rest)) as server:
         asking = endpoint(server, tmp_path / "answers", concurrency=1)
         answers, usage = ask(questions, asking)
-        assert len(good(answers)) == 4 == usage.asked and usage.failed == N - 4
+        assert len(good(answers)) == 2 == usage.asked and usage.failed == N - 2
         assert server.asked < N  # given up before all of them failed
         server.trouble = lambda *_: False
         answers, usage = ask(questions, asking)
-        assert len(good(answers)) == N and usage.kept == 4 and usage.asked == N - 4
+        assert len(good(answers)) == N and usage.kept == 2 and usage.asked == N - 2
         assert len(server.paid) == N == len(set(server.paid))
 
 
@@ -88,23 +88,23 @@ def test_a_slow_answer_is_asked_for_again(questions):
 
     def slow(number, handler, request):
         if number == 2:
-            asleep.wait(3)
+            asleep.wait(20)
         return False
 
     with Troubled(slow) as server:
-        answers, _ = ask(questions, endpoint(server, timeout=0.5, retries=1))
+        answers, _ = ask(questions, endpoint(server, timeout=2, retries=1))
         asleep.set()
         assert len(good(answers)) == N and server.asked == N + 1
 
 
 def test_an_endpoint_that_is_too_slow_leaves_questions_without_answers(questions):
     asleep = threading.Event()
-    with Troubled(lambda *_: bool(asleep.wait(3))) as server:
+    with Troubled(lambda *_: bool(asleep.wait(60))) as server:
         started = time.monotonic()
-        answers, _ = ask(questions, endpoint(server, timeout=0.2))
+        answers, _ = ask(questions, endpoint(server, timeout=0.5))
         asleep.set()
         assert not good(answers) and any("APITimeoutError" in reason for reason in reasons(answers))
-        assert time.monotonic() - started < 3
+        assert time.monotonic() - started < 30  # not as long as they sleep
 
 
 def test_a_rate_limit_is_waited_for_as_long_as_it_says(questions):

@@ -19,16 +19,16 @@ def folder(drawn_atlas, tmp_path):
 
 
 def test_labels_and_scores_are_in_the_atlas(folder, capsys):
-    ExplainAtlas(folder, Endpoint("demo"), features=12).run()
+    ExplainAtlas(folder, Endpoint("demo"), features=6).run()
     said = capsys.readouterr().out
-    assert "12 features have labels now" in said and "12 questions asked" in said
+    assert "6 features have labels now" in said and "6 questions asked" in said
     with Atlas.open(folder) as atlas:
         labelled = [f for f in atlas.features(limit=100) if f.label]
-        assert len(labelled) == 12 and all(f.explanation for f in labelled)
+        assert len(labelled) == 6 and all(f.explanation for f in labelled)
         assert any(f.label and "red" in f.label for f in atlas.search("red object")) == any(
             "red" in f.label for f in labelled
         )
-    ScoreAtlas(folder, Endpoint("demo"), regions=2, shuffled=True, judging=Judging(pictures=3)).run()
+    ScoreAtlas(folder, Endpoint("demo"), regions=1, shuffled=True, judging=Judging(pictures=2)).run()
     said = capsys.readouterr().out
     assert all(
         name in said for name in ("interp: 0.", "interp_paper: 0.", "region: 0.", "interp of shuffled labels: 0.")
@@ -64,15 +64,15 @@ def test_an_interrupted_run_keeps_its_labels(folder):
         return False
 
     with Troubled(interrupt) as server:
-        command = ExplainAtlas(folder, Endpoint(server.url, "any", concurrency=1), numbers=tuple(range(19)))
+        command = ExplainAtlas(folder, Endpoint(server.url, "any", concurrency=1), numbers=tuple(range(12)))
         with pytest.raises(KeyboardInterrupt):
             command.run()
         with Atlas.open(folder) as atlas:
-            assert 3 <= sum(bool(f.label) for f in atlas.features(limit=100)) < 19
+            assert 3 <= sum(bool(f.label) for f in atlas.features(limit=100)) < 12
         command.run()
         with Atlas.open(folder) as atlas:
-            assert sum(bool(f.label) for f in atlas.features(limit=100)) == 19
-        assert len(server.paid) == 19 == len(set(server.paid))
+            assert sum(bool(f.label) for f in atlas.features(limit=100)) == 12
+        assert len(server.paid) == 12 == len(set(server.paid))
 
 
 def test_there_must_be_labels_to_score(folder):

@@ -31,7 +31,7 @@ def labels(drawn_atlas, demo):
 
 @pytest.fixture(scope="module")
 def judged(drawn_atlas, demo, labels):
-    return judge(drawn_atlas, labels, demo, Judging(pictures=6), progress=False)
+    return judge(drawn_atlas, labels, demo, Judging(pictures=4), progress=False)
 
 
 def average(scores, numbers):
@@ -53,7 +53,7 @@ def test_clear_features_score_high_and_noise_one_half(judged):
         assert scores.keys() == set(ALL)
         assert average(scores, range(len(SHOWN))) > 0.8 and abs(average(scores, ALL[len(SHOWN) :]) - 0.5) < 0.1
         assert all(0 <= s.low <= s.value <= s.high <= 1 for s in scores.values())
-    assert all(score.n == 12 for score in interp_score(judged.judgments).values())
+    assert all(score.n == 8 for score in interp_score(judged.judgments).values())
 
 
 def test_controls_score_one_half(drawn_atlas, demo, labels, judged):
@@ -80,10 +80,10 @@ def test_places_of_labels_lie_where_the_heat_is(drawn_atlas, demo, labels):
 
 
 def test_what_is_asked_again_is_not_paid_again(drawn_atlas, demo, labels, judged):
-    again = judge(drawn_atlas, labels, demo, Judging(pictures=6), progress=False)
+    again = judge(drawn_atlas, labels, demo, Judging(pictures=4), progress=False)
     assert again.judgments == judged.judgments and again.usage.asked == 0
     some = {number: labels[number] for number in (2, 0, 17)}
-    assert judge(drawn_atlas, some, demo, Judging(pictures=6), progress=False).usage.asked == 0
+    assert judge(drawn_atlas, some, demo, Judging(pictures=4), progress=False).usage.asked == 0
 
 
 def test_a_broken_run_says_what_is_missing_and_goes_on_from_there(drawn_atlas, labels, tmp_path):
