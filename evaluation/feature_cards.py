@@ -97,5 +97,5 @@ def _marked(pixels: np.ndarray, source: Source, grid: tuple[int, int]) -> str:
 
 def shown(value: float) -> str:
     if math.isnan(value):
-        return "none"
+        return "no figure"
     return f"{value:.1f}" if abs(value) >= 10 else f"{value:.3f}"

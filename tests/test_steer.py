@@ -293,7 +293,7 @@ def test_a_part_of_sampling_without_a_step_is_said(run, tmp_path):
 def test_vectors_are_said_to_be_near_or_far_before_the_run(run, tmp_path, vector_file, monkeypatch):
     from fluxtionary.training import relatedness
 
-    for found, words in ((Relatedness(0.25, "a cat", 12), "0.25 (nearest of 12: 'a cat')"), (None, "unknown")):
+    for found, words in ((Relatedness(0.25, "a cat", 12), "nearest of 12: 'a cat')"), (None, "unknown")):
         monkeypatch.setattr(relatedness, "relatedness", lambda vector, pipeline, prompt, found=found: found)
         out = tmp_path / "x.png"
         code, printed, errors = run("--vector", vector_file, "--out", out, "--overwrite")

@@ -105,9 +105,10 @@ def contrast(
 def rank(figures: Mapping[str, Any]) -> tuple[float, ...]:
     """By what sites are compared, more being better: effect, then held-out AUROC, then split-half cosine.
 
-    Effect comes first because activations are told apart at early image sites too, of which nothing is read that
-    steers. On the demo Flux, color, background and shape at eight sites each: the rank correlation of the share of
-    pictures that take the value and keep the rest with effect was EFFECT, with AUROC AUROC.
+    Effect comes first because at some sites the sides are told apart by what nothing after them reads. On the demo Flux
+    the share of open captions that took a value and kept the rest was measured at 6 to 8 sites: its rank correlation
+    with effect was .68 for color, .93 for background and .99 for shape; with AUROC .17, none (1 everywhere) and .74.
+    The site of most effect was the best in all three.
     """
     return tuple(figures[name] or 0.0 for name in ("effect", "auroc", "split_half_cosine"))
 

@@ -41,7 +41,8 @@ def relatedness(vector: SteeringVector, pipeline: FluxPipeline, prompt: str) -> 
     steered is not to count. Its distance to the nearest prompt of the file is compared with the usual distance of these
     to the nearest of another pair: `value` is usual / distance, at most 1.
 
-    Steering with contrastive vectors is reliable in distribution only (arXiv 2505.03189).
+    Steering with contrastive vectors is reliable in distribution only (arXiv 2505.03189). The demo Flux cannot show it:
+    every caption it understands is in its distribution, and vectors steer those that are far from theirs as well.
     """
     pairs = kept_pairs(vector)
     if len(pairs) < 2:
