@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
+from datetime import date
+from pathlib import Path
 
 import pytest
 import torch
 
 from fluxtionary.dictionaries import Activation, Normalization, Scale, SparseAutoencoder
 from fluxtionary.dictionaries.scale import BINS
+
+from .host.comfy_server import COMFYUI, FIGURES, HOW_TO_GET_ONE
 
 # Of two processes with two threads each on two cores, every one waits for the other.
 torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
@@ -95,3 +100,32 @@ def pytest_collection_modifyitems(items):
 def pytest_addoption(parser):
     parser.addoption("--record", metavar="FILE", help="write what the ComfyUI tests showed to a JSON file")
     parser.addoption("--snapshot", action="store_true", help="write the snapshot of all nodes' schemas anew")
+
+
+LAST_LINE = pytest.StashKey[str]()
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    """Whether the ComfyUI tests ran, for the last line; with `--record`, what they showed.
+
+    It is here, not with those tests: a run with several workers reads their conftest in the workers alone.
+    """
+    here = str((Path(__file__).parent / "host").relative_to(config.rootpath))
+    counts = {
+        kind: sum(report.nodeid.startswith(here) for report in terminalreporter.stats.get(kind, []))
+        for kind in ("passed", "failed", "error", "skipped")
+    }
+    if COMFYUI is None:
+        config.stash[LAST_LINE] = f"ComfyUI tests: skipped, {HOW_TO_GET_ONE}"
+        return
+    version = (COMFYUI / "comfyui_version.py").read_text().split('"')[-2]
+    said = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
+    config.stash[LAST_LINE] = f"ComfyUI tests: ran in ComfyUI {version}, {said or 'none chosen'}"
+    if (record := config.getoption("--record")) is not None:
+        found = {"comfyui": version, "date": date.today().isoformat(), "tests": counts, "figures": FIGURES}
+        Path(record).write_text(json.dumps(found, indent=2) + "\n")
+
+
+def pytest_unconfigure(config):
+    if LAST_LINE in config.stash:
+        print(config.stash[LAST_LINE])

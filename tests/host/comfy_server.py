@@ -167,3 +167,8 @@ class ComfyServer:
 
     def picture(self, outputs: dict, node: list) -> np.ndarray:
         return np.asarray(Image.open(self.file(outputs[node[0]]["images"][0])).convert("RGB"))
+
+
+COMFYUI = find_comfyui()
+FIGURES: dict[str, float] = {}
+"""What tests measured, for the record of a run."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from datetime import date
 from pathlib import Path
 
 import pytest
@@ -12,15 +10,10 @@ import torch
 from fluxtionary.dictionaries import save_dictionary
 
 from ..conftest import make_dictionary
-from .comfy_server import HOW_TO_GET_ONE, ComfyServer, find_comfyui
+from .comfy_server import COMFYUI, FIGURES, HOW_TO_GET_ONE, ComfyServer
 
 ODD_NAME = "a-b.c"
 """What the pack's folder is called in `custom_nodes`: with a dash and a dot, as people's folders are."""
-
-COMFYUI = find_comfyui()
-
-FIGURES: dict[str, float] = {}
-"""What tests measured, for the record of a run."""
 
 
 def pytest_collection_modifyitems(items):
@@ -28,9 +21,6 @@ def pytest_collection_modifyitems(items):
         for item in items:
             if Path(__file__).parent in item.path.parents:
                 item.add_marker(pytest.mark.skip(reason=HOW_TO_GET_ONE))
-
-
-LAST_LINE = pytest.StashKey[str]()
 
 
 def snapshot(folder: Path) -> dict[str, tuple[int, int]]:
@@ -74,26 +64,3 @@ def mask_file(comfy):
     picture[:, :48] = 255
     Image.fromarray(picture.numpy()).save(comfy.base / "input" / "left.png")
     return "left.png"
-
-
-def pytest_terminal_summary(terminalreporter, config):
-    """Whether the ComfyUI tests ran, for the last line; with `--record`, what they showed."""
-    here = str(Path(__file__).parent.relative_to(config.rootpath))
-    counts = {
-        kind: sum(report.nodeid.startswith(here) for report in terminalreporter.stats.get(kind, []))
-        for kind in ("passed", "failed", "error", "skipped")
-    }
-    if COMFYUI is None:
-        config.stash[LAST_LINE] = f"ComfyUI tests: skipped, {HOW_TO_GET_ONE}"
-        return
-    version = (COMFYUI / "comfyui_version.py").read_text().split('"')[-2]
-    said = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
-    config.stash[LAST_LINE] = f"ComfyUI tests: ran in ComfyUI {version}, {said or 'none chosen'}"
-    if (record := config.getoption("--record")) is not None:
-        found = {"comfyui": version, "date": date.today().isoformat(), "tests": counts, "figures": FIGURES}
-        Path(record).write_text(json.dumps(found, indent=2) + "\n")
-
-
-def pytest_unconfigure(config):
-    if LAST_LINE in config.stash:
-        print(config.stash[LAST_LINE])
