@@ -46,6 +46,7 @@ class AtlasWriter:
     Attributes:
         done: batches that are safely in.
         state: arrays by name, as the last checkpoint was given them; None before the first.
+        finished: whether nothing is left to build.
     """
 
     def __init__(self, folder: Path, connection: sqlite3.Connection, header: dict[str, Any]):
@@ -55,12 +56,13 @@ class AtlasWriter:
         self.n_features: int = header["dictionary"]["n_features"]
         self.done = 0
         self.state: dict[str, np.ndarray] | None = None
+        self.finished = False
         self._path, self._connection = folder / FILE, connection
         self._unneeded: list[int] = []
 
     @classmethod
     def begin(cls, folder: str | os.PathLike, header: dict[str, Any], overwrite: bool = False) -> AtlasWriter:
-        """A new atlas in a folder that is empty or does not exist, or the unfinished one of the same header there.
+        """A new atlas in a folder that is empty or does not exist, or the one of the same header there, to go on with.
 
         `header` is as `check_header` says, without `version` and `finished`. Raises `AtlasError` where the folder
         has something else in it, but for an atlas that is to be overwritten.
@@ -69,36 +71,35 @@ class AtlasWriter:
         text = encode_header(folder / FILE, {**header, "version": VERSION, "finished": True})
         if _any(folder):
             if not overwrite:
-                return cls._unfinished(folder, text)
+                return cls._same(folder, text)
             _clear(folder)
         try:
             folder.mkdir(parents=True, exist_ok=True)
             create(folder, text)
         except (OSError, sqlite3.Error) as error:
             raise AtlasError(folder, "a folder to write in", str(error), "give another folder") from error
-        return cls._unfinished(folder, text)
+        return cls._same(folder, text)
 
     @classmethod
     def annotate(cls, folder: str | os.PathLike) -> AtlasWriter:
         """A finished atlas, to add labels and scores to; each is safe when its call returns."""
         folder = Path(folder)
-        writer, finished, _ = cls._opened(folder)
-        if not finished:
+        writer, _ = cls._opened(folder)
+        if not writer.finished:
             writer.close()
             remedy = "go on with `fluxtionary atlas build`"
             raise AtlasError(folder / FILE, "a finished atlas", "one still being built", remedy)
-        if (folder / STATE).exists():  # the build was killed just after it had finished
-            writer._tidy()
         return writer
 
     @classmethod
-    def _unfinished(cls, folder: Path, text: str) -> AtlasWriter:
-        """The atlas of this header to go on with."""
+    def _same(cls, folder: Path, text: str) -> AtlasWriter:
+        """The atlas of this header, at its last checkpoint."""
         path = folder / FILE
-        writer, finished, found = cls._opened(folder)
+        writer, found = cls._opened(folder)
         try:
-            need(found == text, path, "the unfinished atlas of this build", "one with another header", _OVERWRITE)
-            need(not finished, path, "an unfinished atlas", "a finished one", _OVERWRITE)
+            need(found == text, path, "the atlas of this build", "one with another header", _OVERWRITE)
+            if writer.finished:
+                return writer
             writer._run("BEGIN IMMEDIATE")
             about = dict(writer._run("SELECT name, value FROM about WHERE name IN ('done', 'state')").fetchall())
             need(type(about.get("done")) is int, path, "a number of batches", about.get("done"), _OVERWRITE)
@@ -110,8 +111,8 @@ class AtlasWriter:
         return writer
 
     @classmethod
-    def _opened(cls, folder: Path) -> tuple[AtlasWriter, bool, str]:
-        """An atlas, whether it is finished, and its header as it lies there."""
+    def _opened(cls, folder: Path) -> tuple[AtlasWriter, str]:
+        """An atlas, and its header as it lies there."""
         for _ in stored(folder):  # refuses links, through which files would be written and removed elsewhere
             pass
         need(not (folder / STATE).is_symlink(), folder / STATE, "a folder", "a link", "remove it")
@@ -126,7 +127,11 @@ class AtlasWriter:
         except BaseException:
             connection.close()
             raise
-        return cls(folder, connection, header), about.get("finished") == 1, about["header"]
+        writer = cls(folder, connection, header)
+        writer.finished = about.get("finished") == 1
+        if writer.finished and (folder / STATE).exists():  # the build was killed just after it had finished
+            writer._tidy()
+        return writer, about["header"]
 
     def close(self) -> None:
         """Give it up; what came after the last checkpoint is gone."""
@@ -196,6 +201,7 @@ class AtlasWriter:
         self._commit()
         self._run("VACUUM")
         self._tidy()
+        self.finished = True
 
     def _tidy(self) -> None:
         """Remove what a finished atlas does not need: pictures after the last checkpoint, too."""

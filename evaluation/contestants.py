@@ -15,11 +15,11 @@ from ..residual.diffusers_host import neurons
 from ..residual.tokens import Tokens
 from ..training.capture import Capture, PipelineStream
 from ..training.drawn import Drawn, DrawnPictures
-from ..training.itda import build_itda, reordered
+from ..training.itda import build_itda
 from ..training.itda_builder import ITDABuild
 from ..training.sae import SAETraining
 from ..training.sampling import Sampling
-from ..training.stream import ActivationStream, Kept
+from ..training.stream import ActivationStream, Kept, mixed
 from ..training.train import SAMPLE, Wanted, train_saes
 from .cases import sample_cases
 from .kept_pictures import KeptPictures
@@ -209,7 +209,7 @@ def _trained(stream: ActivationStream, site: Site, config: SAETraining) -> tuple
 
 def _built(stream: ActivationStream, site: Site, config: ITDABuild) -> tuple[ITDA, float]:
     begun = time.monotonic()
-    return build_itda(reordered(stream, config.seed), site, config), time.monotonic() - begun
+    return build_itda(mixed(stream, site, config.seed), site, config), time.monotonic() - begun
 
 
 def _some(stream: ActivationStream, site: Site) -> Tokens:

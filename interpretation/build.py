@@ -30,9 +30,9 @@ def build_atlas(
     """An atlas of a dictionary of one of the stream's sites, whose examples are pictures of the stream.
 
     The same stream, dictionary and settings give the same atlas, whether the build was cut off and begun again or not;
-    one that was cut off in any way goes on from its last checkpoint. Memory does not grow with the number of pictures,
-    nor does the folder beyond the pictures that are an example of some feature. Output scores are not part of it: see
-    `output_score`.
+    one that was cut off in any way goes on from its last checkpoint, and a finished one is opened. Memory does not grow
+    with the number of pictures, nor does the folder beyond the pictures that are an example of some feature. Output
+    scores are not part of it: see `output_score`.
 
     Args:
         folder: empty or not there, or with the part of this atlas that was built before.
@@ -51,15 +51,22 @@ def build_atlas(
         )
     header = atlas_header(stream, dictionary, gatherer.config)
     with AtlasWriter.begin(folder, header, overwrite) as writer:
-        if writer.state is not None:
-            gatherer.restore(writer.state)
-        try:
-            _pass(stream, gatherer, writer, progress, every_seconds)
-        except KeyboardInterrupt:
-            done = f"{writer.done} of {len(stream)} batches are kept"
-            raise KeyboardInterrupt(f"{done} in {folder}, and the same command goes on from them") from None
-        writer.finish(gatherer.features(), gatherer.examples())
+        if not writer.finished:
+            _build(stream, gatherer, writer, progress, every_seconds)
     return Atlas.open(folder)
+
+
+def _build(
+    stream: PictureStream, gatherer: Gatherer, writer: AtlasWriter, progress: bool, every_seconds: float
+) -> None:
+    if writer.state is not None:
+        gatherer.restore(writer.state)
+    try:
+        _pass(stream, gatherer, writer, progress, every_seconds)
+    except KeyboardInterrupt:
+        done = f"{writer.done} of {len(stream)} batches are kept"
+        raise KeyboardInterrupt(f"{done} in {writer.folder}, and the same command goes on from them") from None
+    writer.finish(gatherer.features(), gatherer.examples())
 
 
 def atlas_header(stream: PictureStream, dictionary: Dictionary, config: Gathering) -> dict[str, Any]:

@@ -59,11 +59,11 @@ def examples():
 def build(folder, finish=True, upto=6):
     """Pictures by twos, a checkpoint after each; picture 5 is no example of any feature."""
     with AtlasWriter.begin(folder, header()) as writer:
-        for batch in range(writer.done, upto // 2):
+        for batch in range(upto // 2 if writer.finished else writer.done, upto // 2):
             for number in (2 * batch, 2 * batch + 1):
                 writer.add(number, CAPTIONS[number], 1000 + number, pixels(number), maps(number))
             seen = 0 if writer.state is None else int(writer.state["seen"])
             writer.checkpoint(batch + 1, {"seen": np.array(seen + 2), "empty": np.zeros((0, 3))})
-        if finish:
+        if finish and not writer.finished:
             writer.finish(features(), examples())
     return folder

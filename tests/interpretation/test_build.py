@@ -143,8 +143,9 @@ def test_another_build_does_not_go_on_with_it(tmp_path):
 def test_a_finished_atlas_is_replaced_only_when_asked_to(tmp_path):
     first = built(MadeUpPictures(20), tmp_path / "atlas")
     first.close()
-    with pytest.raises(AtlasError, match="finished"):
-        built(MadeUpPictures(20), tmp_path / "atlas")
+    with pytest.raises(AtlasError, match="another header"):
+        built(MadeUpPictures(30), tmp_path / "atlas")
+    assert built(MadeUpPictures(20), tmp_path / "atlas").header["prompts"] == 20
     assert built(MadeUpPictures(30), tmp_path / "atlas", overwrite=True).header["prompts"] == 30
 
 
