@@ -16,6 +16,9 @@ async def comfy_entrypoint():
     from .nodes.steering_vectors import register_folder as register_vectors
 
     register_vectors()
+    from .nodes.routes import register as register_routes
+
+    register_routes()
     from .nodes import Fluxtionary
 
     return Fluxtionary()

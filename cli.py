@@ -28,6 +28,7 @@ from .commands.find import Find
 from .commands.interpret import ExplainAtlas, ScoreAtlas
 from .commands.make import BuildItda, CaptureActivations, CompareItda, TrainSae
 from .commands.steer import Steer
+from .commands.study import StudySteering
 
 ATLAS: dict[str, Callable[..., Any]] = {
     "build": BuildAtlas,
@@ -48,6 +49,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "steer": Steer,
     "find": Find,
     "compare": Compare,
+    "study-steering": StudySteering,
     "inspect": Inspect,
     "import": Import,
     "export": Export,

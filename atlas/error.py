@@ -19,6 +19,16 @@ class AtlasError(ValueError):
         return type(self), (self.path, self.expected, self.found, self.remedy)
 
 
+class AtlasLookupError(AtlasError, LookupError):
+    """A whole atlas was asked for something that it does not have: a feature, a picture, an order."""
+
+
+def there(good: bool, path: str | os.PathLike, expected: str, found: object, remedy: str) -> None:
+    """Raise `AtlasLookupError` unless `good`."""
+    if not good:
+        raise AtlasLookupError(path, expected, shown(found), remedy)
+
+
 def need(good: bool, path: str | os.PathLike, expected: str, found: object, remedy: str = RESTORE) -> None:
     """Raise `AtlasError` unless `good`; what was found is shown shortened."""
     if not good:

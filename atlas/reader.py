@@ -16,19 +16,22 @@ import numpy as np
 from . import picture_files
 from .database import DAMAGE, FILE, connect, said
 from .entries import Example, Feature, Kind, Maps, Picture
-from .error import AtlasError, need
+from .error import AtlasError, need, there
 from .header import FEATURES, decode_header
 from .packed_maps import PackedMaps, rising
 from .picture_files import PICTURES
-from .rows import FEATURE_COLUMNS, KINDS, NAME, read_example, read_feature, read_picture
+from .rows import FEATURE_COLUMNS, KINDS, NAME, read_example, read_feature, read_picture, read_profiles
 from .search import TopPictures, best, relevance
 
-ORDERS = ("number", "density", "mean", "peak", "spread", "coverage", "output_score", "pictures")
-"""What features are sorted by, besides the names of scores; peaks by magnitude."""
+ORDERS = ("number", "density", "mean", "peak", "spread", "coverage", "output_score", "pictures", "sigma")
+"""What features are sorted by, besides the names of scores; peaks by magnitude, and by the noise level at which a
+feature is most often active."""
 SECONDS = 10.0
 """A question that takes longer is given up: a damaged file can be read forever."""
 EXAMPLES = 10_000
 """The most examples of one feature that are read."""
+SCORES = 20
+"""The most names of scores that are told."""
 _STEPS = 100_000
 _CHUNK = 10_000
 
@@ -45,8 +48,8 @@ class Atlas:
             `size` [height, width], `sigmas`, `capture`, `finished`.
     """
 
-    def __init__(self, folder: Path, connection: sqlite3.Connection):
-        self.folder, self._path = folder, folder / FILE
+    def __init__(self, folder: Path, connection: sqlite3.Connection, seconds: float | None = None):
+        self.folder, self._path, self._seconds = folder, folder / FILE, seconds
         self._connection, self._lock = connection, RLock()
         self._until = float("inf")
         connection.set_progress_handler(lambda: int(time.monotonic() > self._until), _STEPS)
@@ -63,15 +66,17 @@ class Atlas:
         self._top = TopPictures.of_bytes(self._path, rows[0][0] if rows else None, self.n_features)
 
     @classmethod
-    def open(cls, folder: str | os.PathLike, fingerprint: str | None = None) -> Atlas:
+    def open(cls, folder: str | os.PathLike, fingerprint: str | None = None, seconds: float | None = None) -> Atlas:
         """The atlas in a folder; with a `fingerprint`, of that dictionary alone.
+
+        A question that takes longer than so many seconds (default: `SECONDS`) is given up.
 
         Raises `AtlasError` where there is none, where it is of another version or dictionary, unfinished or damaged.
         """
         folder = Path(folder)
         connection = connect(folder)
         try:
-            atlas = cls(folder, connection)
+            atlas = cls(folder, connection, seconds)
             found = atlas.header["fingerprint"]
             about = "{kind} of {site} with {n_features} features".format(**atlas.header["dictionary"])
             remedy = "give this dictionary's own atlas, or build one"
@@ -99,7 +104,7 @@ class Atlas:
     def feature(self, number: int) -> Feature:
         """One feature. Raises `AtlasError` for one that the dictionary does not have, or that was never active."""
         found = self._features([self._number(number)])
-        need(bool(found), self._path, f"feature {number} among those that were active", "none", "ask for another")
+        there(bool(found), self._path, f"feature {number} among those that were active", "none", "ask for another")
         return found[0]
 
     def features(
@@ -112,20 +117,55 @@ class Atlas:
         return self._features(self._page(self._order(order, descending), limit, offset))
 
     def search(self, text: str, limit: int = 50, offset: int = 0, order: str = "relevance") -> list[Feature]:
-        """Features of which a label, an explanation, or captions of top pictures have the words of a text.
+        """A page of features of which a label, an explanation, or captions of top pictures have the words of a text.
 
         By relevance: first those whose label has all the words, then label and explanation together, then those whose
         top pictures' captions have them more often than captions have at large. Where nothing has all the words,
         some of them do. Any text may be given; one without words finds nothing.
         """
+        most = max(offset, 0) + max(limit, 0)
+        return self._features(self._page(self.found(text, order, most), limit, offset))
+
+    def numbers(self, order: str = "number", descending: bool | None = None) -> np.ndarray:
+        """Numbers of all features that were active, int64 `[n]`, sorted as `features` are."""
+        return self._order(order, descending).copy()
+
+    def found(self, text: str, order: str = "relevance", most: int | None = None) -> np.ndarray:
+        """Numbers of the features that `search` finds, int64 `[n]`; by relevance at most so many."""
         matching = relevance(str(text), self._matches, self._top, self.n_features)
         if order == "relevance":
-            chosen = best(matching, max(offset, 0) + max(limit, 0))
-            return self._features(self._page(chosen, limit, offset))
+            return best(matching, len(matching.numbers) if most is None else most)
         numbers = self._order(order, None)
-        found = np.zeros(self.n_features, bool)
-        found[matching.numbers] = True
-        return self._features(self._page(numbers[found[numbers]], limit, offset))
+        inside = np.zeros(self.n_features, bool)
+        inside[matching.numbers] = True
+        return numbers[inside[numbers]]
+
+    def those(self, numbers: Sequence[int]) -> list[Feature]:
+        """Features of these numbers, in their order, without those that were never active."""
+        return self._features([self._number(number) for number in numbers])
+
+    def first_pictures(self, numbers: Sequence[int]) -> list[int | None]:
+        """Of each of these features the picture in which it is most active; None for one without examples."""
+        asked = np.asarray([self._number(number) for number in numbers], np.int64)
+        places = np.searchsorted(self._top.feature, asked)
+        starts = np.concatenate([[0], self._top.end]).astype(np.int64)
+        firsts: list[int | None] = []
+        for number, place in zip(asked, places, strict=True):
+            known = place < len(self._top.feature) and self._top.feature[place] == number
+            firsts.append(int(self._top.picture[starts[place]]) if known else None)
+        return firsts
+
+    def score_names(self) -> list[str]:
+        """Names of the scores that any feature has, at most `SCORES`."""
+        rows = self._rows("SELECT DISTINCT name FROM scores LIMIT ?", (SCORES,))
+        good = all(isinstance(name, str) and 0 < len(name) <= NAME for (name,) in rows)
+        need(good, self._path, "names of scores", rows)
+        return sorted(name for (name,) in rows)
+
+    def most_active_at(self, feature: Feature) -> float | None:
+        """The noise level at which a feature is active on the largest share of tokens; None where it never was."""
+        profile = feature.profile[: len(self.header["sigmas"])]
+        return float(self.header["sigmas"][int(np.argmax(profile))]) if any(profile) else None
 
     def examples(self, number: int, kind: Kind | None = None) -> list[Example]:
         """Pictures in which a feature is active, by kind and rank; empty for a feature that never was."""
@@ -138,7 +178,7 @@ class Atlas:
     def picture(self, number: int) -> Picture:
         """What a picture was drawn from."""
         rows = self._rows("SELECT number, prompt, seed FROM pictures WHERE number = ?", (self._picture(number),))
-        need(bool(rows), self._path, f"picture {number}", "none of that number", "ask for one of its examples")
+        there(bool(rows), self._path, f"picture {number}", "none of that number", "ask for one of its examples")
         return read_picture(self._path, rows[0])
 
     def pictures(self) -> list[int]:
@@ -216,19 +256,33 @@ class Atlas:
             self._orders, self._kept_of = {}, state
 
     def _sorted(self, order: str, descending: bool) -> np.ndarray:
+        if order == "sigma":
+            return self._by_sigma(descending)
         measure = {"peak": "abs(peak)"}.get(order, order)
         names: tuple[str, ...] = ()
         question = f"SELECT number, {measure} FROM features LIMIT ?"
         if order not in ORDERS:
             rows = self._rows("SELECT DISTINCT name FROM scores WHERE name = ? LIMIT 1", (str(order)[:NAME],))
             found = f"{order!r}, and no score of that name"
-            need(bool(rows), self._path, f"an order of {', '.join(ORDERS)}", found, "ask for one of these")
+            there(bool(rows), self._path, f"an order of {', '.join(ORDERS)}", found, "ask for one of these")
             names = (order,)
             question = "SELECT number, value FROM features LEFT JOIN scores ON feature = number AND name = ? LIMIT ?"
         numbers, values = self._columns(question, (*names, FEATURES), int, float)
         good = not len(numbers) or (numbers.min() >= 0 and numbers.max() < self.n_features)
         need(bool(good), self._path, f"features below {self.n_features}", "others")
         return numbers[np.lexsort((numbers, -values if descending else values))]  # NaN comes last either way
+
+    def _by_sigma(self, descending: bool) -> np.ndarray:
+        """Those of one level stand by their density at it, so that what belongs to the level most comes first."""
+        sigmas = np.asarray(self.header["sigmas"], np.float64)
+        rows = self._rows("SELECT number, profile FROM features LIMIT ?", (FEATURES,))
+        numbers = np.array([self._number(number) for number, _ in rows], np.int64)
+        profiles = read_profiles(self._path, [profile for _, profile in rows], len(sigmas))
+        most = profiles.argmax(1) if len(sigmas) else np.zeros(len(rows), np.int64)
+        density = profiles.max(1, initial=0)
+        level = np.where(density > 0, sigmas[most] if len(sigmas) else np.nan, np.nan)
+        chosen = np.lexsort((numbers, -density, -level if descending else level))
+        return numbers[chosen]
 
     def _matches(self, table: str, match: str, most: int = FEATURES) -> np.ndarray:
         """Row numbers of a text index that match, int64; the first of them where there are more than `most`."""
@@ -241,18 +295,18 @@ class Atlas:
 
     def _maps_bytes(self, picture: int) -> bytes:
         rows = self._rows("SELECT maps FROM pictures WHERE number = ?", (picture,))
-        need(bool(rows), self._path, f"picture {picture}", "none of that number", "ask for one of its examples")
+        there(bool(rows), self._path, f"picture {picture}", "none of that number", "ask for one of its examples")
         need(isinstance(rows[0][0], bytes), self._path, f"heat maps of picture {picture}", rows[0][0])
         return rows[0][0]
 
     def _number(self, feature: int) -> int:
         good = isinstance(feature, int | np.integer) and 0 <= feature < self.n_features
-        need(good, self._path, f"a feature from 0 to {self.n_features - 1}", feature, "ask for one of these")
+        there(good, self._path, f"a feature from 0 to {self.n_features - 1}", feature, "ask for one of these")
         return int(feature)
 
     def _picture(self, number: int) -> int:
         good = isinstance(number, int | np.integer) and 0 <= number < PICTURES
-        need(good, self._path, f"a picture from 0 to {PICTURES - 1}", number, "ask for one of its examples")
+        there(good, self._path, f"a picture from 0 to {PICTURES - 1}", number, "ask for one of its examples")
         return int(number)
 
     def _columns(self, question: str, values: Sequence[Any], *kinds: type) -> list[np.ndarray]:
@@ -281,7 +335,7 @@ class Atlas:
         """Answers of the database, some at a time; `seconds` (default: `SECONDS`) for all of them."""
         with self._lock:
             try:
-                self._until = time.monotonic() + (seconds or SECONDS)
+                self._until = time.monotonic() + (seconds or self._seconds or SECONDS)
                 cursor = self._connection.execute(question, tuple(values))
                 while chunk := cursor.fetchmany(_CHUNK):
                     yield chunk

@@ -37,7 +37,7 @@ class ExplainAtlas:
         from ..interpretation.questions import Label
         from ..interpretation.trials import sample_features
 
-        endpoint = _with_cache(self.endpoint, self.folder)
+        endpoint = self.endpoint.kept_beside(self.folder)
         labels: dict[int, Label] = {}
         try:
             with Atlas.open(self.folder) as atlas:
@@ -79,7 +79,7 @@ class ScoreAtlas:
         from ..interpretation.scoring import interp_score, paper_score
         from ..interpretation.trials import Trials
 
-        endpoint = _with_cache(self.endpoint, self.folder)
+        endpoint = self.endpoint.kept_beside(self.folder)
         scores: dict[str, dict[int, Score]] = {}
         with Atlas.open(self.folder) as atlas:
             wanted = [atlas.feature(n) for n in self.numbers] or atlas.features(limit=atlas.count())
@@ -109,12 +109,6 @@ class ScoreAtlas:
         if self.shuffled:
             print(f"interp of shuffled labels: {_mean(interp_score(control.judgments))}")
         _say(missing, usage, endpoint)
-
-
-def _with_cache(endpoint: Endpoint, folder: Path) -> Endpoint:
-    """Answers lie beside the atlas, where building it again does not remove them."""
-    path = folder.absolute()
-    return endpoint if endpoint.cache else replace(endpoint, cache=path.with_name(f"{path.name}.answers.sqlite"))
 
 
 def _mean(scores: Mapping) -> str:

@@ -22,6 +22,9 @@ DICTIONARIES = MODELS / "dictionaries"
 DICTIONARY = DICTIONARIES / "demo-flux.double.1.img.safetensors"
 """A dictionary of `PIPELINE`'s image stream, trained by `fluxtionary demo`."""
 
+ATLASES = MODELS / "atlases"
+"""Atlases of `DICTIONARY`: what its features are about, for the feature browser."""
+
 PAD, EOS, UNKNOWN, BOS = "<pad>", "</s>", "<unk>", "<s>"
 VOCABULARY = {token: index for index, token in enumerate((PAD, EOS, UNKNOWN, BOS, *WORDS))}
 

@@ -119,7 +119,7 @@ def sample_scenes(n: int, seed: int, split: str) -> list[Scene]:
     rng = np.random.default_rng([SPLITS.index(split), seed])
     scenes: list[Scene] = []
     while len(scenes) < n:
-        factors = {name: str(rng.choice(values)) for name, values in FACTORS.items()}
+        factors = {name: values[rng.integers(len(values))] for name, values in FACTORS.items()}
         if split_of(factors) == split:
             scenes.append(Scene(**factors, seed=int(rng.integers(2**62))))
     return scenes

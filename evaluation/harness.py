@@ -154,8 +154,12 @@ def targets_needed(candidates: int, budget: int) -> int:
     return sum(each for _, each in rounds(candidates, budget))
 
 
-def search(easel: Easel, method: Method, validation: Sequence[Asked], budget: int) -> Found:
+def search(
+    easel: Easel, method: Method, validation: Sequence[Asked], budget: int, allowed: float | None = None
+) -> Found:
     """The best candidate by joint success, then success, then order; at most `budget` pictures are drawn.
+
+    With `allowed`, a share of collateral that may be: by success less the collateral beyond it, then joint success.
 
     Sequential halving (Karnin, Koren and Somekh 2013, "Almost optimal exploration in multi-armed bandits"): every
     round has an equal part of the budget, all candidates of a round see the same new targets, the better half goes on.
@@ -173,10 +177,17 @@ def search(easel: Easel, method: Method, validation: Sequence[Asked], budget: in
             judged[number] += easel.steered([one.target for one in part], method.candidates[number])
             pictures += len(part)
             went[number] = _outcome(validation[:done], judged[number])
-        left.sort(key=lambda i: (-went[i].joint.value, -went[i].success.value, i))
+        left.sort(key=lambda i: (*_rank(went[i], allowed), i))
         left = sorted(left[: -(-len(left) // 2)])
     tried = tuple(Tried(method.candidates[number].settings, went[number]) for number in sorted(went))
     return Found(method.candidates[left[0]], left[0], tried, pictures)
+
+
+def _rank(went: Outcome, allowed: float | None) -> tuple[float, float]:
+    success, joint = went.success.value, went.joint.value
+    if allowed is None:
+        return -joint, -success
+    return max(went.collateral.value - allowed, 0.0) - success, -joint
 
 
 @dataclass(frozen=True)

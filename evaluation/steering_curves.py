@@ -26,8 +26,8 @@ class Curves:
 
     strengths: tuple[float, ...] = (0.5, 0.75, 1.5, 2.0)
     """Factors of the strength that a method's search chose."""
-    strength_targets: int = 24
-    site_targets: int = 16
+    strength_targets: int = 16
+    site_targets: int = 12
     spans: tuple[tuple[float, float], ...] = (
         (0.0, 0.25),
         (0.0, 0.5),
@@ -46,7 +46,7 @@ class Curves:
     draws: int = 2
     """Vectors of each number of pairs that are made of different pairs, as far as there are enough."""
     count_targets: int = 20
-    related_targets: int = 24
+    related_targets: int = 20
     narrow: int = 32
     """Pairs a value of the vector that is made of one kind of scene alone."""
 

@@ -88,6 +88,7 @@ def tried(found: Found | None) -> list[dict[str, Any]]:
             **dict(one.settings),
             "n": one.outcome.success.n,
             "success": one.outcome.success.value,
+            "collateral": one.outcome.collateral.value,
             "joint": one.outcome.joint.value,
         }
         for one in (found.tried if found else ())

@@ -27,7 +27,7 @@ def open_targets(easel: Easel, validation: int, test: int, factor: str) -> Targe
         cases = sample_cases(2 * count + 4 * SPARE, seed, split, never=[factor])
         return readable_targets(easel, cases, count, factor)
 
-    return Targets(some(validation, 4, "validation"), some(test, 5, "test"))
+    return Targets(some(validation, 4, "validation"), some(test, 25, "test"))
 
 
 def opposed_targets(easel: Easel, validation: int, test: int, factor: str) -> Targets:
@@ -38,7 +38,7 @@ def opposed_targets(easel: Easel, validation: int, test: int, factor: str) -> Ta
         plain = easel.readable(cases, count + SPARE)
         return asked(against_targets([one.case for one in plain], factor), plain)[:count]
 
-    return Targets(some(validation, 6, "validation"), some(test, 7, "test"))
+    return Targets(some(validation, 6, "validation"), some(test, 27, "test"))
 
 
 def readable_targets(easel: Easel, cases: Sequence[Case], count: int, factor: str) -> list[Asked]:

@@ -7,7 +7,7 @@ import json
 import os
 import threading
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -49,7 +49,7 @@ class Endpoint:
     """Times a question is asked again after a timeout, a lost connection, a rate limit or an error of the server;
     waiting longer each time, or as long as the server says."""
     cache: Path | None = None
-    """File that keeps the answers, so that none is paid twice."""
+    """File that keeps the answers, so that none is paid twice; by default beside the output, as NAME.answers.sqlite."""
     ask_again: bool = False
     """Ask again what the model refused, or answered with something that could not be read."""
     dollars_in: float | None = None
@@ -65,6 +65,11 @@ class Endpoint:
                 "expected a concurrency of at least 1, a timeout above 0 and no fewer than 0 retries, found "
                 f"{self.concurrency}, {self.timeout} and {self.retries}"
             )
+
+    def kept_beside(self, folder: Path) -> Endpoint:
+        """With the file it names for its answers, else one beside a folder: making that anew does not remove it."""
+        path = folder.absolute()
+        return self if self.cache else replace(self, cache=path.with_name(f"{path.name}.answers.sqlite"))
 
     def dollars(self, tokens_in: int, tokens_out: int) -> float | None:
         """What so many tokens cost; None where the prices are not known."""

@@ -12,9 +12,11 @@ from ..dictionaries import Dictionary
 from ..residual import Plan, Site, Tap
 from ..residual.capture import Capture
 from ..residual.comfy_host import Outcome, model_shape, patch
+from .panels import image_input, shown
 from .sampling import check_acts, forward, within_range
 from .sockets import FluxCapture, FluxDictionary
 from .tap import TapTask
+from .views import look as look_at
 
 
 class InspectPicture(io.ComfyNode):
@@ -44,6 +46,7 @@ class InspectPicture(io.ComfyNode):
                     "half picture, half noise; 1 is noise alone; 0 is the least noise that the model knows.",
                 ),
                 io.Int.Input("seed", default=0, min=0, max=2**64 - 1, tooltip="Which noise, as the seed of a sampler."),
+                image_input(),
             ],
             outputs=[
                 io.Latent.Output(display_name="latent", tooltip="The picture as it came in."),
@@ -61,6 +64,7 @@ class InspectPicture(io.ComfyNode):
         conditioning: list,
         noise_percent: float,
         seed: int,
+        image: Tensor | None = None,
     ) -> io.NodeOutput:
         if not 0 <= noise_percent <= 1:
             raise ValueError(f"noise_percent: expected a number from 0 to 1, found {noise_percent}")
@@ -72,7 +76,7 @@ class InspectPicture(io.ComfyNode):
         capture = Capture({site: dictionary}, limit=sys.maxsize)
         look = Look(capture, latent["samples"], cls.hidden.unique_id)
         forward(patch(model, look), latent, conditioning, sigma, seed)
-        return io.NodeOutput(latent, capture)
+        return io.NodeOutput(latent, capture, ui=shown(look_at(capture, latent), latent["samples"], image) or None)
 
 
 class Look(TapTask):

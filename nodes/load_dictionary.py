@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 import folder_paths
 from comfy_api.latest import io
 
 from ..demo.files import DICTIONARIES
-from ..dictionaries import DictionaryFileError, load_dictionary, read_header
+from ..dictionaries import Dictionary, DictionaryFileError, load_dictionary, read_header
 from ..dictionaries.summary import summarise
 from .sockets import FluxDictionary
 
 FOLDER = "flux_dictionaries"
+_files: WeakKeyDictionary[Dictionary, Path] = WeakKeyDictionary()
 
 
 def register_folder() -> None:
@@ -36,6 +38,11 @@ def fingerprint(folder: str, name: str) -> str:
         return name
     status = Path(path).stat()
     return f"{path} {status.st_size} {status.st_mtime_ns}"
+
+
+def file_of(dictionary: Dictionary) -> Path | None:
+    """The file that a dictionary was loaded from, where Load Dictionary did it."""
+    return _files.get(dictionary)
 
 
 class LoadDictionary(io.ComfyNode):
@@ -73,4 +80,6 @@ class LoadDictionary(io.ComfyNode):
                 "a dictionary",
                 "a steering vector: move it into models/flux_steering_vectors and use Load Steering Vector",
             )
-        return io.NodeOutput(load_dictionary(path), summarise(path))
+        loaded = load_dictionary(path)
+        _files[loaded] = Path(path)
+        return io.NodeOutput(loaded, summarise(path))

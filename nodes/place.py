@@ -73,6 +73,32 @@ def place_inputs(end_percent: float = 0.6) -> list[io.Input]:
     ]
 
 
+def when_inputs(verb: str, going_on: str) -> list[io.Input]:
+    """When in sampling a node that changes nothing does what `verb` says, and in which rows; all of it by default."""
+    percent = {"min": 0.0, "max": 1.0, "step": 0.01, "optional": True}
+    return [
+        io.Float.Input(
+            "start_percent",
+            default=0.0,
+            tooltip=f"When in sampling it begins to {verb}: 0 is the start.",
+            **percent,
+        ),
+        io.Float.Input(
+            "end_percent",
+            default=1.0,
+            tooltip=f"When it stops {going_on}: 1 is the end.",
+            **percent,
+        ),
+        io.Combo.Input(
+            "rows",
+            options=["cond", "uncond", "both"],
+            default="cond",
+            optional=True,
+            tooltip=f"With cfg above 1: {verb} the positive prompt's half, the negative's, or both.",
+        ),
+    ]
+
+
 @dataclass(frozen=True)
 class Place:
     """The values of the shared inputs. Raises `PlanError` naming the input that cannot mean anything."""

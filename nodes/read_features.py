@@ -13,6 +13,7 @@ from comfy_execution.graph_utils import ExecutionBlocker
 from ..dictionaries import Dictionary
 from ..residual.capture import Capture, CaptureError
 from ..residual.reading import MEASURES, Measure, Reading, Statistics, ranked, statistics
+from .panels import image_input, shown
 from .say import say
 from .sockets import FluxCapture
 from .tap import report
@@ -51,6 +52,7 @@ class ReadFeatures(io.ComfyNode):
                     "mask", optional=True, tooltip="Only this part of the picture counts; all of it without a mask."
                 ),
                 *view_inputs(),
+                image_input(),
             ],
             outputs=[
                 io.Latent.Output(display_name="latent", tooltip="As it came in."),
@@ -76,6 +78,7 @@ class ReadFeatures(io.ComfyNode):
         against: Capture | None = None,
         against_latent: dict[str, Any] | None = None,
         mask: torch.Tensor | None = None,
+        image: torch.Tensor | None = None,
         **view: Any,
     ) -> io.NodeOutput:
         seen = look(capture, latent, **view)
@@ -87,8 +90,8 @@ class ReadFeatures(io.ComfyNode):
         say(cls.hidden.unique_id, text)
         # the host would fail on an empty list that is wired into a node
         numbers = [one.feature for one in readings] or [ExecutionBlocker("Read Features found no feature")]
-        shown = {"text": [text], "features": [found]}
-        return io.NodeOutput(latent, numbers, text, json.dumps(found, allow_nan=False, indent=1), ui=shown)
+        ui = {"text": [text], "features": [found], **shown(seen, latent["samples"], image)}
+        return io.NodeOutput(latent, numbers, text, json.dumps(found, allow_nan=False, indent=1), ui=ui)
 
 
 def compared(

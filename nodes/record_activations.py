@@ -25,6 +25,7 @@ from ..residual.recorder import About, Recorder, new_run
 from ..residual.shard_manifest import DTYPES
 from ..residual.shards import ShardError
 from .names import inside
+from .place import when_inputs
 from .say import say
 from .tap import parse_sites
 
@@ -38,7 +39,6 @@ PRECISIONS = ("bfloat16", "float16", "float32")
 class RecordActivations(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        percent = {"min": 0.0, "max": 1.0, "step": 0.01}
         return io.Schema(
             node_id="FluxtionaryRecordActivations",
             display_name="Record Activations",
@@ -68,27 +68,7 @@ class RecordActivations(io.ComfyNode):
                     tooltip="What the pictures show, written as where the activations come from. Training holds out "
                     "some of the prompts to measure on; without prompts it holds out nothing.",
                 ),
-                io.Float.Input(
-                    "start_percent",
-                    default=0.0,
-                    optional=True,
-                    tooltip="When in sampling it begins to record: 0 is the start.",
-                    **percent,
-                ),
-                io.Float.Input(
-                    "end_percent",
-                    default=1.0,
-                    optional=True,
-                    tooltip="When it stops recording: 1 is the end.",
-                    **percent,
-                ),
-                io.Combo.Input(
-                    "rows",
-                    options=["cond", "uncond", "both"],
-                    default="cond",
-                    optional=True,
-                    tooltip="With cfg above 1: record the positive prompt's half, the negative's, or both.",
-                ),
+                *when_inputs("record", "recording"),
                 io.Float.Input(
                     "share",
                     default=1.0,

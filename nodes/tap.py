@@ -17,6 +17,7 @@ from ..residual.capture import Capture, Origin, Recording
 from ..residual.comfy_host import Outcome, Start, Task, model_shape, patch
 from ..residual.edits import Rows
 from ..residual.edits import Tap as PlanTap
+from .place import when_inputs
 from .say import say
 from .sockets import FluxCapture, FluxDictionary
 
@@ -26,7 +27,6 @@ logger = logging.getLogger(__name__)
 class Tap(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        percent = {"min": 0.0, "max": 1.0, "step": 0.01}
         return io.Schema(
             node_id="FluxtionaryTap",
             display_name="Tap",
@@ -48,27 +48,7 @@ class Tap(io.ComfyNode):
                     tooltip="Further places to watch, such as double.18.img, separated by commas. There the plain "
                     "activations are kept: about 25 MB for each step of a 1024x1024 picture.",
                 ),
-                io.Float.Input(
-                    "start_percent",
-                    default=0.0,
-                    optional=True,
-                    tooltip="When in sampling it begins to watch: 0 is the start.",
-                    **percent,
-                ),
-                io.Float.Input(
-                    "end_percent",
-                    default=1.0,
-                    optional=True,
-                    tooltip="When it stops watching: 1 is the end.",
-                    **percent,
-                ),
-                io.Combo.Input(
-                    "rows",
-                    options=["cond", "uncond", "both"],
-                    default="cond",
-                    optional=True,
-                    tooltip="With cfg above 1: watch the positive prompt's half, the negative's, or both.",
-                ),
+                *when_inputs("watch", "watching"),
                 io.Int.Input(
                     "memory",
                     default=2048,

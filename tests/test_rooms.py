@@ -1,8 +1,10 @@
 """The rooms of docs/design.md: a room stands only on rooms below it, and heavy libraries stay where they belong."""
 
 import ast
+import re
 import subprocess
 import sys
+from importlib.metadata import requires
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,8 @@ STANDS_ON = {
     "training": {"dictionaries", "residual", "atlas", "demo"},
     "interpretation": {"dictionaries", "residual", "atlas", "demo", "training"},
     "evaluation": {"dictionaries", "residual", "atlas", "demo", "training", "interpretation"},
-    "nodes": {"dictionaries", "residual", "atlas", "demo"},
+    "browser": {"dictionaries", "residual", "atlas"},
+    "nodes": {"dictionaries", "residual", "atlas", "browser", "demo"},
     "commands": {"dictionaries", "residual", "atlas", "demo", "training", "interpretation", "evaluation"},
     "cli.py": {"commands", "dictionaries", "residual", "atlas", "demo", "training", "interpretation", "evaluation"},
     "__init__.py": {"nodes"},
@@ -25,7 +28,8 @@ LIBRARIES = {
     "dictionaries": {"torch", "numpy", "safetensors"},
     "residual": {"torch", "numpy", "safetensors"},
     "atlas": {"numpy", "PIL"},
-    "nodes": {"torch", "numpy", "safetensors", "PIL"},
+    "browser": {"torch", "numpy", "PIL"},
+    "nodes": {"torch", "numpy", "safetensors", "PIL", "aiohttp"},
     "__init__.py": set(),
 }
 HOST = {"comfy", "comfy_api", "comfy_execution", "folder_paths", "latent_preview", "server"}
@@ -68,6 +72,14 @@ def test_rooms_of_the_nodes_need_only_what_a_host_has(room):
         assert imported(path)[1] - HOST <= LIBRARIES[room] | extra, path
 
 
+def test_what_the_core_needs_comes_with_the_package_in_no_certain_version():
+    """A host's own torch and numpy stay: pip leaves alone what is there, if any version will do."""
+    needed = {name for name in requires("fluxtionary") if "extra ==" not in name}
+    assert all(re.fullmatch(r"[a-z]+", name) for name in needed), needed
+    core = LIBRARIES["dictionaries"] | LIBRARIES["residual"] | LIBRARIES["atlas"]
+    assert {"pillow" if name == "PIL" else name for name in core} == needed
+
+
 def test_only_the_nodes_and_one_module_know_comfyui():
     for room in STANDS_ON.keys() - {"nodes"}:
         for path in modules(room):
@@ -81,6 +93,14 @@ def test_nodes_stand_on_the_host_neutral_half_of_the_demo_alone():
             if isinstance(node, ast.ImportFrom) and node.level == 2 and node.module.split(".")[0] == "demo":
                 names = [node.module.split(".")[1]] if "." in node.module else [alias.name for alias in node.names]
                 assert {f"demo/{name}.py" for name in names} <= HOST_NEUTRAL, path
+
+
+def test_nodes_import_the_feature_browser_only_when_it_is_asked():
+    for path in modules("nodes"):
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.ImportFrom):
+                assert (node.level, (node.module or "").split(".")[0]) != (2, "browser"), path
+                assert node.module != "aiohttp", path
 
 
 def test_the_package_s_own_file_imports_nodes_only_when_asked():

@@ -51,7 +51,12 @@ def embedded_batches(
     """The embeddings of each batch in turn. The encoders are on the device only while they compute.
 
     Which prompts are embedded together depends on the batch alone: its embeddings have the same bits in every run.
+    Where encoders make room for nothing, none is computed before it is asked for: most readers stop early.
     """
+    if pipeline.transformer.device.type == "cpu" or _managed(pipeline):
+        for batch in batches:
+            yield embed(pipeline, batch, length)
+        return
     number = 0
     while number < len(batches):
         held: list[Embedded] = []
@@ -69,9 +74,6 @@ def embedded_batches(
 def _encoders_away(pipeline: FluxPipeline) -> Iterator[None]:
     """The encoders in main memory, and out of the pipeline, which looks for its device at its first module."""
     encoders = pipeline.text_encoder, pipeline.text_encoder_2
-    if pipeline.transformer.device.type == "cpu" or _managed(pipeline):
-        yield
-        return
     device = pipeline.transformer.device
     for encoder in encoders:
         encoder.to("cpu")

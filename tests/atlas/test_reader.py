@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from fluxtionary.atlas import Atlas, AtlasError, AtlasWriter, Example, Feature, Score
+from fluxtionary.atlas import Atlas, AtlasError, AtlasLookupError, AtlasWriter, Example, Feature, Score
 from fluxtionary.atlas.reader import ORDERS
 
 from .atlases import FINGERPRINT, build, header, maps, pixels
@@ -165,3 +165,43 @@ def test_one_may_read_while_another_writes(folder, tmp_path):
         assert atlas.feature(0).mean == 0.5
         writer._run("COMMIT")
         assert atlas.feature(0).mean == 9
+
+
+def test_numbers_are_all_those_that_pages_are_cut_from(folder):
+    with Atlas.open(folder) as atlas:
+        for order in (*ORDERS, "interp"):
+            assert atlas.numbers(order).tolist() == [one.number for one in atlas.features(order)]
+        assert atlas.found("blue").tolist() == [one.number for one in atlas.search("blue")]
+        assert atlas.found("blue", "density").tolist() == [one.number for one in atlas.search("blue", order="density")]
+        assert [one.number for one in atlas.those([20, 3, 0])] == [20, 0]
+        assert atlas.first_pictures([20, 3, 0, 2]) == [4, None, 0, 2]
+        assert atlas.score_names() == ["interp"]
+        numbers = atlas.numbers()
+        numbers[:] = 0  # a copy: what the atlas keeps stays as it is
+        assert atlas.numbers().tolist() == [0, 1, 2, 20]
+
+
+def test_the_noise_level_of_a_feature_is_where_it_is_most_often_active(folder):
+    with Atlas.open(folder) as atlas:
+        assert atlas.most_active_at(atlas.feature(0)) == 0.5
+        assert atlas.most_active_at(atlas.feature(1)) is None
+        assert atlas.numbers("sigma").tolist() == [0, 1, 2, 20]
+
+
+def test_what_is_not_there_is_told_from_what_is_damaged(tmp_path):
+    folder = build(tmp_path / "atlas")
+    with Atlas.open(folder) as atlas:
+        questions = (
+            lambda: atlas.feature(5),
+            lambda: atlas.feature(-1),
+            lambda: atlas.picture(77),
+            lambda: atlas.heat_map(0, 77),
+            lambda: atlas.features("by name"),
+        )
+        for question in questions:
+            with pytest.raises(AtlasLookupError):
+                question()
+    (folder / "pictures" / "000" / "000000.webp").unlink()
+    with Atlas.open(folder) as atlas, pytest.raises(AtlasError) as error:
+        atlas.webp(0)
+    assert not isinstance(error.value, AtlasLookupError)

@@ -50,7 +50,7 @@ def test_the_small_one_differs_in_its_transformer_alone():
 
 @pytest.mark.parametrize(("model", "always", "least"), [("demo", (), 0.9), ("demo-small", tuple(FACTORS), 0.9)])
 def test_it_draws_what_captions_say(model, always, least):
-    found = adherence(judge(load_pipeline(model), sample_cases(48, 21, "test", always=always), Sampling()))
+    found = adherence(judge(load_pipeline(model), sample_cases(24, 21, "test", always=always), Sampling()))
     assert min(found[name] for name in ("color", "background", "position")) >= least, found
 
 

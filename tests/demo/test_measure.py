@@ -22,7 +22,7 @@ def test_clean_drawings_are_read_right():
 def test_drawings_are_read_right_after_the_vae(demo_flux):
     from fluxtionary.demo.train_vae import to_tensor
 
-    scenes = sample_scenes(200, 12, "test")
+    scenes = sample_scenes(100, 12, "test")
     right = []
     for start in range(0, len(scenes), 50):
         part = scenes[start : start + 50]

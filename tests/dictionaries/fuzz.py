@@ -10,6 +10,7 @@ import shutil
 import struct
 import zipfile
 from collections import Counter
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -351,9 +352,16 @@ def hostile_archive(path, rng, sentinel):
 
 def bomb(path, rng):
     """A zip that unpacks to far more than it has."""
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+    path.write_bytes(_bomb())
+
+
+@cache
+def _bomb():
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("archive/data.pkl", bytes(200 * 2**20))
         archive.writestr("archive/version", "3")
+    return file.getvalue()
 
 
 def rebuilt(path, rng):

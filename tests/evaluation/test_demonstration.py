@@ -2,7 +2,6 @@
 
 import json
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fluxtionary import cli
 from fluxtionary.demo.measure import measure
 from fluxtionary.dictionaries import load_dictionary
 
@@ -35,9 +35,9 @@ SMALL = {
 
 def run_demo(out, options):
     arguments = [str(part) for name, value in options.items() for part in (f"--{name}", value)]
-    command = [str(Path(sys.executable).with_name("fluxtionary")), "demo", "--out", str(out), *arguments]
-    result = subprocess.run(command, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr[-3000:]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["fluxtionary", "demo", "--out", str(out), *arguments])
+        cli.main()
     return json.loads((out / "summary.json").read_text())
 
 

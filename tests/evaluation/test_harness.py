@@ -131,6 +131,13 @@ def test_a_search_halves_and_finds_the_best_without_collateral(easel):
     assert seen == {2: 6, 9: 6, 7: 18, 4: 18}
 
 
+def test_a_search_may_allow_some_collateral(easel):
+    """Strength 9 always hits and always breaks the background, 2 seldom hits: the first wins where that is allowed."""
+    methods = Method("a", tuple(map(steer, (2, 9))))
+    assert search(easel, methods, on(easel, 40), 40, allowed=1.0).candidate.settings == {"strength": 9}
+    assert search(easel, methods, on(easel, 40), 40, allowed=0.1).candidate.settings == {"strength": 2}
+
+
 def test_of_equals_the_first_is_taken(easel):
     assert search(easel, Method("a", (steer(0), steer(0), steer(0))), on(easel, 40), 48).number == 0
 

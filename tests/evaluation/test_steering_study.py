@@ -211,3 +211,15 @@ def test_a_method_adds_its_own_direction_for_each_value():
     for i, value in enumerate(COLORS):
         (edit,) = candidate.plan(value)
         assert int(edit.direction.argmax()) == i and edit.strength == 0.5 and edit.scale is FLAT
+
+
+@pytest.mark.long
+def test_the_quick_study_runs_with_the_demo_flux(tmp_path):
+    from fluxtionary.commands.study import StudySteering
+
+    StudySteering(tmp_path / "study", quick=True).run()
+    figures = json.loads((tmp_path / "study" / "summary.json").read_text())
+    assert set(figures["by_method"]) == set(TITLES)
+    assert [row["pairs"] for row in figures["pairs_curve"]] == [1, 2, 4, 8]
+    assert len((tmp_path / "study" / "report.html").read_bytes()) > 100_000
+    assert set(figures["model_size"]["sizes"]) == {"base", "small"}

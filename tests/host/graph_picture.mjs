@@ -2,7 +2,7 @@
 //   node graph_picture.mjs URL WORKFLOW.json OUT.png CHROMIUM
 // Prints the API form that the frontend makes of the workflow, so that the twin in the repository can be compared.
 import { readFile } from "node:fs/promises";
-import { chromium } from "playwright-core";
+import { chromium } from "../web/node_modules/playwright-core/index.mjs";
 
 const [url, workflow, out, executablePath] = process.argv.slice(2);
 const browser = await chromium.launch({

@@ -1,6 +1,6 @@
 """Takes the README's picture of a graph in a real ComfyUI: `python tests/host/graph_picture.py docs/graph.png`.
 
-Needs Chromium, node, and its playwright-core package (`npm install --prefix tests/host playwright-core`). It also
+Needs Chromium, node, and its playwright-core package (`npm ci --prefix tests/web`). It also
 checks that the example workflow, as the frontend reads it, is its API twin.
 """
 

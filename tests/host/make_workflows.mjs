@@ -3,7 +3,7 @@
 // JOBS.json is a list of {api, titles, notes, out, png}; writes the workflow to `out` and a picture of it to `png`, and
 // the API form that the frontend makes of it back into JOBS.json, as `made`.
 import { readFile, writeFile } from "node:fs/promises";
-import { chromium } from "playwright-core";
+import { chromium } from "../web/node_modules/playwright-core/index.mjs";
 
 const [url, list, executablePath] = process.argv.slice(2);
 const jobs = JSON.parse(await readFile(list, "utf8"));

@@ -2,7 +2,7 @@
 
 Each becomes a graph laid out by ComfyUI's own frontend, its API twin as that frontend makes it, and a picture for the
 template browser: what it draws, or for workflows with weights that are not here, the graph. Needs Chromium, node, and
-its playwright-core package (`npm install --prefix tests/host playwright-core`).
+its playwright-core package (`npm ci --prefix tests/web`).
 """
 
 import io

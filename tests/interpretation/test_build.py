@@ -1,7 +1,6 @@
 import random
 import subprocess
 import sys
-import textwrap
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +18,7 @@ from fluxtionary.residual import Site
 from fluxtionary.training.drawn import DrawnPictures
 from fluxtionary.training.sampling import Sampling
 
+from .. import prepared
 from .streams import MadeUpPictures, plain_dictionary
 
 CONFIG = Gathering(top=3, spread=3, companions=2)
@@ -186,35 +186,26 @@ def test_the_demo_s_own_dictionary(demo_flux, tmp_path):
 @pytest.mark.long
 def test_killed_at_any_point_it_goes_on_to_the_same_atlas(tmp_path):
     """A process of its own, killed by the system at random points, ten times and more."""
-    code = textwrap.dedent(
-        """
-        import sys
-        sys.path.insert(0, sys.argv[2])
-        from streams import MadeUpPictures, plain_dictionary
-        from fluxtionary.interpretation.build import build_atlas
-        stream = MadeUpPictures(3000, 64, grid=(8, 8), batch=20)
-        build_atlas(stream, plain_dictionary(64), sys.argv[1], progress=False, every_seconds=0.2)
-        """
-    )
+    script, said = Path(__file__).with_name("long_build.py"), tmp_path / "said"
 
-    def start(folder):
-        return subprocess.Popen([sys.executable, "-c", code, str(folder), str(Path(__file__).parent)])
+    def start(name):
+        return prepared.start(script, said, OUT=str(tmp_path / name))
 
+    prepared.ready()
     began = time.monotonic()
-    assert start(tmp_path / "whole").wait() == 0
+    prepared.finish(start("whole"), said)
     seconds = time.monotonic() - began
     rng, kills = random.Random(0), 0
     while kills < 12:
-        process = start(tmp_path / "part")
-        time.sleep(2 + rng.uniform(0, max(seconds / 6, 1)))
-        if process.poll() is not None:
+        process = start("part")
+        time.sleep(0.2 + rng.uniform(0, seconds / 6))
+        if not process.is_alive():
             break
         process.kill()
-        process.wait()
+        process.join()
         kills += 1
     assert kills >= 5
-    if process.returncode != 0:
-        assert start(tmp_path / "part").wait() == 0
+    prepared.finish(process if process.exitcode == 0 else start("part"), said)
     with Atlas.open(tmp_path / "whole") as whole, Atlas.open(tmp_path / "part") as part:
         assert whole.digest() == part.digest()
 

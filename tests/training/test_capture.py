@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -145,11 +147,46 @@ def test_a_prompt_s_embedding_is_computed_once(random_flux, monkeypatch):
     original = random_flux.encode_prompt
     monkeypatch.setattr(random_flux, "encode_prompt", lambda *a, **o: asked.append(a[0]) or original(*a, **o))
     batches = [["a ring", "a ring", "a cross"], ["a cross"], ["a red circle"]]
-    found = list(embedded_batches(random_flux, batches, memory=1))
+    found = list(embedded_batches(random_flux, batches))
     assert asked == [["a ring", "a cross"], ["a cross"], ["a red circle"]]
     for prompts, one in zip(batches, found, strict=True):
         expected, pooled, _ = original(prompts, None, max_sequence_length=16)
         assert torch.allclose(one.prompts, expected, atol=1e-5) and torch.allclose(one.pooled, pooled, atol=1e-5)
+
+
+def test_no_embedding_is_computed_before_it_is_asked_for(random_flux, monkeypatch):
+    asked = []
+    original = random_flux.encode_prompt
+    monkeypatch.setattr(random_flux, "encode_prompt", lambda *a, **o: asked.append(a[0]) or original(*a, **o))
+    next(embedded_batches(random_flux, [["a ring"], ["a cross"]]))
+    assert asked == [["a ring"]]
+
+
+@pytest.mark.parametrize(("memory", "together"), [(1, 1), (2**30, 3)])
+def test_encoders_leave_a_device_of_its_own_to_the_transformer(random_flux, memory, together):
+    """As many batches as memory holds are embedded, and the encoders go, before the first of them is used."""
+    events = []
+
+    class Encoder:
+        def to(self, device):
+            events.append(str(device))
+            return self
+
+    def encode(*arguments, **options):
+        events.append("embed")
+        return random_flux.encode_prompt(*arguments, **options)
+
+    encoders = {"text_encoder": Encoder(), "text_encoder_2": Encoder()}
+    transformer = SimpleNamespace(device=torch.device("meta"))
+    pipeline = SimpleNamespace(
+        transformer=transformer, tokenizer_2=random_flux.tokenizer_2, encode_prompt=encode, **encoders
+    )
+    for found in embedded_batches(pipeline, [["a ring"], ["a cross"], ["a red circle"]], memory, length=16):
+        assert pipeline.text_encoder is pipeline.text_encoder_2 is None
+        events.append(tuple(found.prompts.shape[:2]))
+    assert pipeline.text_encoder is encoders["text_encoder"] and pipeline.text_encoder_2 is encoders["text_encoder_2"]
+    round_ = ["embed"] * together + ["cpu"] * 2 + [(1, 16)] * together + ["meta"] * 2
+    assert events == round_ * (3 // together)
 
 
 def test_a_stopped_capture_leaves_no_hook(random_flux, draw):

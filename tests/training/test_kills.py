@@ -1,8 +1,6 @@
 """Runs of a minute killed at random points and resumed end in the files of runs never killed, tensor for tensor."""
 
 import random
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -10,7 +8,9 @@ import pytest
 import torch
 from safetensors import safe_open
 
-COMMAND = str(Path(sys.executable).with_name("fluxtionary"))
+from .. import prepared
+
+COMMAND = Path(prepared.__file__).with_name("command.py")
 KILLS = 10
 
 
@@ -19,24 +19,27 @@ def tensors(path):
         return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
 
 
-def finished(arguments):
+def start(arguments, said):
+    return prepared.start(COMMAND, said, ARGUMENTS=[*map(str, arguments)])
+
+
+def finished(arguments, said):
     started = time.monotonic()
-    subprocess.run([COMMAND, *map(str, arguments)], check=True, capture_output=True)
+    prepared.finish(start(arguments, said), said)
     print(f"{arguments[0]}: {time.monotonic() - started:.0f} s")  # shown with -rA: a minute and more is wanted
 
 
-def killed(arguments, saved, rng):
+def killed(arguments, saved, rng, said):
     """Start it again and again and kill it: somewhere from its start on, or soon after it has saved something new."""
     for number in range(KILLS):
-        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        process = subprocess.Popen([COMMAND, *map(str, arguments)], **quiet)
+        process = start(arguments, said)
         before, until = saved(), time.monotonic() + 240
-        while number % 2 and saved() == before and process.poll() is None and time.monotonic() < until:
+        while number % 2 and saved() == before and process.is_alive() and time.monotonic() < until:
             time.sleep(0.05)
-        time.sleep(rng.uniform(0, 1.5 if number % 2 else 15))
-        assert process.poll() is None, "it ended by itself before it was killed ten times: it is too short"
+        time.sleep(rng.uniform(0, 1.5 if number % 2 else 8))
+        assert process.is_alive(), f"it ended by itself before it was killed ten times: {said.read_text()[-1000:]}"
         process.kill()
-        process.wait()
+        process.join()
 
 
 def stamp(path):
@@ -46,7 +49,7 @@ def stamp(path):
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory):
     folder = tmp_path_factory.mktemp("kills") / "whole"
-    finished(capture_to(folder))
+    finished(capture_to(folder), folder.with_name("said"))
     return folder
 
 
@@ -57,9 +60,9 @@ def capture_to(folder):
 
 @pytest.mark.long
 def test_captures(shards, tmp_path):
-    whole, part = shards, tmp_path / "part"
-    killed(capture_to(part), lambda: stamp(part / "manifest.json"), random.Random(0))
-    finished(capture_to(part))
+    whole, part, said = shards, tmp_path / "part", tmp_path / "said"
+    killed(capture_to(part), lambda: stamp(part / "manifest.json"), random.Random(0), said)
+    finished(capture_to(part), said)
     files = sorted(path.name for path in whole.iterdir())
     assert len(files) > 6 and files == sorted(path.name for path in part.iterdir())
     assert all((whole / name).read_bytes() == (part / name).read_bytes() for name in files)
@@ -77,11 +80,11 @@ def test_captures(shards, tmp_path):
 )  # fmt: skip
 def test_dictionaries(shards, tmp_path, options):
     run = [*options, "--shards", shards, "--checkpoint-seconds", 4, "--held-out", 0]
-    whole, part = tmp_path / "whole.safetensors", tmp_path / "part.safetensors"
-    finished([*run, "--out", whole])
+    whole, part, said = (tmp_path / name for name in ("whole.safetensors", "part.safetensors", "said"))
+    finished([*run, "--out", whole], said)
     again = [*run, "--out", part, "--resume"]
-    killed(again, lambda: stamp(tmp_path / "part.checkpoint"), random.Random(1))
-    finished(again)
+    killed(again, lambda: stamp(tmp_path / "part.checkpoint"), random.Random(1), said)
+    finished(again, said)
     expected, found = tensors(whole), tensors(part)
     assert expected.keys() == found.keys()
     assert all(torch.equal(expected[name], found[name]) for name in expected)

@@ -33,6 +33,17 @@ def train(config=None, records=Records(), stream=None):  # noqa: B008
     return train_saes(stream or stream_of(), {"sae": Wanted(SITE, config or small())}, records)["sae"]
 
 
+@pytest.fixture(scope="module")
+def log(tmp_path_factory):
+    return tmp_path_factory.mktemp("plain") / "log.jsonl"
+
+
+@pytest.fixture(scope="module")
+def plain(log):
+    """What comes of `small` settings, and its log."""
+    return train(records=Records(log=log))
+
+
 def same(one, other):
     return all(
         torch.equal(getattr(one, name), getattr(other, name))
@@ -53,15 +64,13 @@ def test_it_learns_sparse_structure_that_pca_cannot():
     assert found.dead < 0.1 and found.l0 <= 4
 
 
-def test_the_same_seed_gives_the_same_dictionary():
-    first, second = train(), train()
-    assert same(first, second)
-    assert not torch.equal(first.encoder, train(small(seed=1)).encoder)
+def test_the_same_seed_gives_the_same_dictionary(plain):
+    assert same(plain, train())
+    assert not torch.equal(plain.encoder, train(small(seed=1)).encoder)
 
 
-def test_the_dictionary_carries_where_it_comes_from():
-    dictionary = train()
-    about = dictionary.provenance
+def test_the_dictionary_carries_where_it_comes_from(plain):
+    dictionary, about = plain, plain.provenance
     assert about.model == {"family": "flux1", "name": "made up"}
     assert about.capture["n_tokens"] >= 12_000 and about.capture["steps"] == 1
     assert about.training["tokens"] == 40_000 and about.training["kind"] == "topk"
@@ -69,9 +78,8 @@ def test_the_dictionary_carries_where_it_comes_from():
     assert dictionary.natural.shape == (64,) and (dictionary.natural > 0).sum() > 32
 
 
-def test_natural_values_are_in_units_of_strength():
-    dictionary = train()
-    x = sparse_tokens(12_000).x
+def test_natural_values_are_in_units_of_strength(plain):
+    dictionary, x = plain, sparse_tokens(12_000).x
     code = dictionary.encode(x)
     feature = int(torch.bincount(code.indices[code.values > 0]).argmax())
     value = code.coefficient(feature)
@@ -109,11 +117,16 @@ def cut_after(monkeypatch, steps, error=CutError):
     monkeypatch.setattr(Trainer, "step", step)
 
 
-@pytest.mark.parametrize("kind", ["topk", "jumprelu"])
+@pytest.fixture(scope="module", params=["topk", "jumprelu"])
+def never_cut_off(request, tmp_path_factory):
+    """Settings of each kind, what comes of them, and the log."""
+    config, log = small(kind=request.param, normalize="pca"), tmp_path_factory.mktemp("whole") / "log.jsonl"
+    return config, train(config, Records(log=log)), log
+
+
 @pytest.mark.parametrize("steps", [1, 50, 101])
-def test_it_goes_on_exactly_where_it_was_cut_off(tmp_path, monkeypatch, steps, kind):
-    config = small(kind=kind, normalize="pca")
-    whole = train(config, Records(log=tmp_path / "whole.jsonl"))
+def test_it_goes_on_exactly_where_it_was_cut_off(never_cut_off, tmp_path, monkeypatch, steps):
+    config, whole, whole_log = never_cut_off
     records = Records(tmp_path / "run.checkpoint", 0.0, True, tmp_path / "log.jsonl")
     with monkeypatch.context() as patch:
         cut_after(patch, steps)
@@ -126,10 +139,10 @@ def test_it_goes_on_exactly_where_it_was_cut_off(tmp_path, monkeypatch, steps, k
     assert same(found, whole)
     assert found.provenance.capture["n_tokens"] == whole.provenance.capture["n_tokens"]
     assert len(stream.asked) < 40 or steps < 101  # only what it needs is captured again
-    assert (tmp_path / "log.jsonl").read_text() == (tmp_path / "whole.jsonl").read_text()
+    assert (tmp_path / "log.jsonl").read_text() == whole_log.read_text()
 
 
-def test_an_interruption_is_heard_after_the_step_and_loses_nothing(tmp_path, monkeypatch):
+def test_an_interruption_is_heard_after_the_step_and_loses_nothing(plain, tmp_path, monkeypatch):
     records = Records(tmp_path / "run.checkpoint", 1e9, True)
     original = Trainer.step
 
@@ -143,7 +156,7 @@ def test_an_interruption_is_heard_after_the_step_and_loses_nothing(tmp_path, mon
         with pytest.raises(KeyboardInterrupt, match="--resume goes on from step 8 of 156"):
             train(records=records)
     assert int(load_checkpoint(records.checkpoint)[0]["sae/number"]) == 8
-    assert same(train(records=records), train())
+    assert same(train(records=records), plain)
 
 
 @pytest.mark.parametrize(
@@ -162,9 +175,8 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path, monkeypatch, change, w
         train(records=records, **change)
 
 
-def test_the_log_has_the_figures(tmp_path):
-    train(records=Records(log=tmp_path / "log.jsonl"))
-    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+def test_the_log_has_the_figures(plain, log):
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
     assert [line["step"] for line in lines] == [*range(1, 157, 20), 156]
     assert lines[-1]["tokens"] == 156 * 256
     assert set(lines[0]["sae"]) == {"loss", "fvu", "l0", "dead"}

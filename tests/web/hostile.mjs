@@ -1,0 +1,50 @@
+// A pack of hostile atlases: does anything of them run, or ask for anything outside?
+import { Hand } from "./hand.mjs";
+import { loadApi } from "./host.mjs";
+import * as tab from "./tab.mjs";
+
+/** Looks at everything that an atlas shows, for each that is installed; tells what the page did. */
+export async function hostile(driver, { mode, api }) {
+  const { page, context, seen } = await driver.fresh({ mode });
+  const dialogs = [];
+  page.on("dialog", (dialog) => dialogs.push(dialog.message()) && dialog.dismiss());
+  try {
+    await loadApi(page, api);
+    const hand = new Hand(page);
+    await tab.openTab(hand);
+    const choice = page.getByRole("combobox", { name: "Dictionary" });
+    await choice.waitFor();
+    const options = await choice.locator("option").evaluateAll((all) => all.map(({ value, label }) => ({ value, label })));
+    const told = {};
+    for (const { value } of options) {
+      await choice.selectOption(value);
+      told[value] = await look(page, hand);
+    }
+    await page.locator("details.flx-problems summary").click();
+    const problems = await page.locator("details.flx-problems li").allTextContents();
+    const line = await page.locator(".flx-panel-feature").first().textContent();
+    const broken = await page.evaluate(() => globalThis.broken ?? null);
+    const foreign = await page.evaluate(
+      () => document.querySelectorAll(".flx script, .flx-panel-place script, .flx [onerror], .flx svg[onload], .flx iframe").length,
+    );
+    return { options, told, problems, line, broken, foreign, dialogs, ...seen };
+  } finally {
+    await context.close();
+  }
+}
+
+/** What the tab says of the chosen atlas; with features, one of its pages too. */
+async function look(page, hand) {
+  await page.locator(".flx-grid [role=gridcell][data-feature], .flx-empty").first().waitFor();
+  if (await page.locator(".flx-empty:visible").count()) return page.locator(".flx-empty").textContent();
+  await page.waitForTimeout(300);
+  if (!(await tab.cells(page).count())) return page.locator(".flx-note:visible").allTextContents();
+  await hand.hover(tab.cells(page).nth(1));
+  await tab.cells(page).first().click();
+  await tab.featurePage(page).locator(".flx-companion, .flx-wrong").first().waitFor();
+  await page.waitForTimeout(300);
+  const text = await tab.featurePage(page).textContent();
+  await page.keyboard.press("Escape");
+  await tab.cells(page).first().waitFor();
+  return text;
+}
