@@ -29,8 +29,8 @@ test: check
 host-record: install
 	$(BIN)/pytest tests/host --record docs/host-run.json
 
-test-all: install web-modules check-web
-	$(BIN)/pytest -m "long or browser" --timeout 1500
+test-all: install
+	$(BIN)/pytest -m long --timeout 1500
 
 # Chromium and the type checker for web/: without npm or a network, what needs them says so and is skipped
 WEB := tests/web/node_modules

@@ -9,7 +9,7 @@ from typing import Annotated
 import tyro
 
 from ..residual.edits import Rows
-from ..residual.mode import Mode
+from ..residual.mode import END, Mode
 from ..training.models import Model
 from ..training.sampling import Drawing
 from .output import OutputError, check_writable
@@ -37,7 +37,7 @@ class Changes:
     """Places in the model, such as double.18.img; by default those that the dictionary or the vector is made for."""
     start: Annotated[tuple[float, ...], tyro.conf.arg(metavar="SHARE [SHARE ...]")] = (0.0,)
     """Share of sampling after which the change begins, 0 to 1. Several, or several ends: one picture for each."""
-    end: Annotated[tuple[float, ...], tyro.conf.arg(metavar="SHARE [SHARE ...]")] = (1.0,)
+    end: Annotated[tuple[float, ...], tyro.conf.arg(metavar="SHARE [SHARE ...]")] = (END,)
     """Share of sampling after which it ends."""
     rows: Rows = "cond"
     """With true classifier-free guidance: act on the prompt's half, on the negative prompt's (uncond), or both."""

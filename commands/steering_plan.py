@@ -14,7 +14,7 @@ from typing import Any, get_args
 
 from ..residual import PlanError
 from ..residual.edits import Rows
-from ..residual.mode import Mode
+from ..residual.mode import END, Mode
 
 DEMO = "demo"
 """Stands for the dictionary that comes with the demo Flux."""
@@ -41,7 +41,7 @@ class Entry:
     strength: tuple[float, ...] = ()
     sites: tuple[str, ...] = ()
     start: tuple[float, ...] = (0.0,)
-    end: tuple[float, ...] = (1.0,)
+    end: tuple[float, ...] = (END,)
     schedule: tuple[float, ...] = ()
     rows: Rows = "cond"
     mask: Path | None = None

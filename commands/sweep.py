@@ -15,13 +15,13 @@ from torch import Tensor
 from ..demo import files
 from ..dictionaries import Dictionary, FeatureError, SteeringVector, load_dictionary, load_vector
 from ..residual import Add, Clamp, Gate, Plan, PlanError, Schedule, Site, SiteError, Window
-from ..residual.mode import Mode, check_mode, edit, has_scale, home
+from ..residual.mode import STRENGTH, Mode, check_mode, edit, has_scale, home
 from .steering_plan import DEMO, Entry
 
 ToSigma = Callable[[float], float]
 Value = TypeVar("Value")
 
-STRENGTHS: dict[Mode, float] = {"add": 0.6, "ablate": 1.0}
+STRENGTHS: dict[Mode, float] = {"add": STRENGTH, "ablate": 1.0}
 """Where none is asked for; what to set a feature to must be said."""
 
 

@@ -7,13 +7,13 @@ from typing import get_args
 
 from comfy_api.latest import io
 
-from ..residual.mode import Mode
+from ..residual.mode import STRENGTH, Mode
 
 
 def strength_input() -> io.Input:
     return io.Float.Input(
         "strength",
-        default=0.4,
+        default=STRENGTH,
         min=-100.0,
         max=100.0,
         step=0.05,

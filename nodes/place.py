@@ -14,6 +14,7 @@ from torch import Tensor
 from ..residual import PlanError, Schedule, Window
 from ..residual.comfy_host import ToSigma
 from ..residual.edits import Rows
+from ..residual.mode import END
 
 Floats = io.Custom("FLOATS")
 """A list of numbers, as other packs' schedules and audio nodes give it."""
@@ -28,7 +29,7 @@ SHAPES: dict[str, Callable[[float], float]] = {
 """How the strength runs through the window, from its beginning (0) to its end (1)."""
 
 
-def place_inputs(end_percent: float = 0.6) -> list[io.Input]:
+def place_inputs(end_percent: float = END) -> list[io.Input]:
     """The shared inputs, those that came later at the end, so that saved workflows go on working."""
     percent = {"min": 0.0, "max": 1.0, "step": 0.01}
     return [

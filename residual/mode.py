@@ -13,6 +13,10 @@ from .site import Site
 
 Mode = Literal["add", "ablate", "clamp"]
 
+STRENGTH, END = 0.45, 0.6
+"""How much is added, and the share of sampling after which a steer ends, where none is asked for: what the steering
+study chose for contrastive vectors and for features of the demo Flux (docs/steering.md)."""
+
 
 def edit(
     mode: Mode,

@@ -20,6 +20,7 @@ from fluxtionary.dictionaries import Normalization, Scale, SteeringVector, load_
 from fluxtionary.dictionaries.scale import BINS
 from fluxtionary.residual import Ablate, Add, Clamp, Plan, PlanError, Run, Site
 from fluxtionary.residual.diffusers_host import percent_to_sigma
+from fluxtionary.residual.mode import STRENGTH
 from fluxtionary.residual.moment import Moment, Row
 from fluxtionary.training import models
 from fluxtionary.training.relatedness import Relatedness
@@ -195,9 +196,9 @@ def test_a_vector_acts_at_all_of_its_sites_and_at_no_others(vector_file):
 
 
 def test_modes_have_strengths_of_their_own():
-    assert only(Entry(feature=1)).strength == 0.6
+    assert only(Entry(feature=1)).strength == STRENGTH
     assert only(Entry(feature=1, mode="ablate")).schedule.at(0.5) == 1
-    half = only(Entry(feature=1, mode="ablate", strength=(0.5,), schedule=(1.0, 0.0)))
+    half = only(Entry(feature=1, mode="ablate", strength=(0.5,), end=(1.0,), schedule=(1.0, 0.0)))
     assert half.schedule.at(1.0) == 0.5 and half.schedule.at(0.5) == 0.25
 
 

@@ -14,8 +14,11 @@ let panels;
 /** @param {HTMLElement} container */
 async function open(container) {
   try {
-    tab ??= await import("./browser/tab.mjs");
-    if (container.isConnected) tab.show(container, app, api);
+    if (!tab) {
+      tab = await import("./browser/tab.mjs");
+      if (!container.isConnected) return; // closed meanwhile
+    }
+    tab.show(container, app, api);
   } catch (error) {
     container.textContent = `The feature browser could not be loaded: ${error}`;
   }

@@ -36,7 +36,7 @@ def killed(arguments, saved, rng, said):
         before, until = saved(), time.monotonic() + 240
         while number % 2 and saved() == before and process.is_alive() and time.monotonic() < until:
             time.sleep(0.05)
-        time.sleep(rng.uniform(0, 1.5 if number % 2 else 8))
+        time.sleep(rng.uniform(0, 1.5 if number % 2 else 5))
         assert process.is_alive(), f"it ended by itself before it was killed ten times: {said.read_text()[-1000:]}"
         process.kill()
         process.join()

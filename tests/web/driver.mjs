@@ -2,7 +2,7 @@
 // {"value": ...} or {"error": text}. What can be done are the functions that `scenarios.mjs` exports.
 import { createInterface } from "node:readline";
 import { chromium } from "playwright-core";
-import { openPage } from "./host.mjs";
+import { openPage, settle } from "./host.mjs";
 import * as scenarios from "./scenarios.mjs";
 
 const [url, executablePath] = process.argv.slice(2);
@@ -17,6 +17,7 @@ const driver = {
   browser,
   /** The page of a mode, opened where it is not. */
   async page(mode) {
+    await settle(url, mode); // another page may have set the other mode meanwhile
     if (!pages.has(mode)) pages.set(mode, await openPage(browser, url, { mode }));
     return pages.get(mode);
   },

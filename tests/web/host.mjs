@@ -12,16 +12,7 @@ const SECONDS = 180_000;
  *   `prepare` is called before anything is loaded
  */
 export async function openPage(browser, url, { mode, dark = true, size = [1600, 900], prepare }) {
-  await fetch(`${url}/settings`, {
-    method: "POST",
-    headers: { "Content-Type": "application/json" },
-    body: JSON.stringify({
-      "Comfy.TutorialCompleted": true,
-      "Comfy.Minimap.Visible": false,
-      "Comfy.VueNodes.Enabled": mode === "newer",
-      "Comfy.ColorPalette": dark ? "dark" : "light",
-    }),
-  });
+  await settle(url, mode, dark);
   const context = await browser.newContext({ viewport: { width: size[0], height: size[1] } });
   await prepare?.(context);
   const page = await context.newPage();
@@ -33,6 +24,20 @@ export async function openPage(browser, url, { mode, dark = true, size = [1600, 
   await page.goto(url, { waitUntil: "domcontentloaded", timeout: SECONDS });
   await ready(page);
   return { page, context, seen, mode };
+}
+
+/** The server's settings, which a page takes when it is loaded, also when it is loaded again. */
+export async function settle(url, mode, dark = true) {
+  await fetch(`${url}/settings`, {
+    method: "POST",
+    headers: { "Content-Type": "application/json" },
+    body: JSON.stringify({
+      "Comfy.TutorialCompleted": true,
+      "Comfy.Minimap.Visible": false,
+      "Comfy.VueNodes.Enabled": mode === "newer",
+      "Comfy.ColorPalette": dark ? "dark" : "light",
+    }),
+  });
 }
 
 /** Waits until the frontend has set itself up, extensions included. */
@@ -115,7 +120,13 @@ export async function frame(page, ids = null, left = 90) {
   await page.evaluate(
     ([ids, left]) => {
       const nodes = app.graph._nodes.filter((node) => !ids || ids.includes(node.id));
-      const boxes = nodes.map((node) => [...node.pos, node.pos[0] + node.size[0], node.pos[1] + node.size[1]]);
+      const boxes = nodes.map((node) => {
+        // the newer nodes may be larger than the graph knows
+        const drawn = document.querySelector(`[data-node-id="${node.id}"]`)?.getBoundingClientRect();
+        const [width, height] = drawn ? [drawn.width, drawn.height].map((x) => x / app.canvas.ds.scale) : [0, 0];
+        const size = [Math.max(node.size[0], width), Math.max(node.size[1], height)];
+        return [...node.pos, node.pos[0] + size[0], node.pos[1] + size[1]];
+      });
       const [x, y] = [0, 1].map((axis) => Math.min(...boxes.map((box) => box[axis])));
       const [right, bottom] = [2, 3].map((axis) => Math.max(...boxes.map((box) => box[axis])));
       const scale = Math.min(1, (innerWidth - left - 60) / (right - x), (innerHeight - 200) / (bottom - y));

@@ -40,6 +40,7 @@ export async function pick(driver, { mode, api, at }) {
   const { page, outputs } = await readRun(driver, mode, api);
   const hand = new Hand(page);
   await asks(page, () => hand.clickAt(field(page), at, "click the object"));
+  await frame(page, [(await nodesOf(page, "FluxtionaryReadFeatures"))[0].id]); // with its list
   const listed = await seen(page);
   const first = page.locator(".flx-panel-seen li button").first();
   await hand.hover(first);
