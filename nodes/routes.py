@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import json
 import logging
+import sys
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
@@ -39,9 +40,8 @@ Handler = Callable[["web.Request"], Awaitable["web.StreamResponse"]]
 
 def register() -> None:
     """Have the running server answer. Without one, as when nodes are used from a program, nothing happens."""
-    from server import PromptServer
-
-    server = getattr(PromptServer, "instance", None)
+    # not imported: where a server runs its module is there, and elsewhere it need not load
+    server = getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)
     if server is None or any(getattr(route, "path", None) == PREFIX + NAMES[0] for route in server.routes):
         return  # the pack may lie in two folders
     folder_paths.add_model_folder_path(ATLASES, str(Path(folder_paths.models_dir) / ATLASES))

@@ -91,7 +91,7 @@ def test_a_plan_file_says_everything_of_each_edit(tmp_path, vector_file, left_ha
     path = write_plan(
         tmp_path,
         {"feature": 5, "strength": 0.3, "start": 0.25, "end": 0.5, "mask": "left.png", "rows": "both"},
-        {"vector": "tilt.safetensors", "strength": -0.2, "sites": "double.0.txt", "schedule": [1, 0]},
+        {"vector": "tilt.safetensors", "strength": -0.2, "sites": "double.0.txt", "schedule": [1, 0], "end": 1},
         {"feature": 7, "mode": "ablate", "gate": {"features": [3, 4], "threshold": 0.5}},
         {"feature": 9, "mode": "clamp", "strength": 0.7},
     )
@@ -211,7 +211,7 @@ def test_a_direction_normalized_by_noise_level_is_turned_as_the_dictionary_is(tm
     dictionary.normalization = Normalization.fit(x, "sigma", None, sigma)
     path = tmp_path / "noisy.safetensors"
     save_dictionary(dictionary, path)
-    added = only(Entry(feature=3, dictionary=str(path), strength=(1.0,)))
+    added = only(Entry(feature=3, dictionary=str(path), strength=(1.0,), end=(1.0,)))
     stream, moment = torch.zeros(1, 4, 192), Moment(0.4, (Row("cond"),), (2, 2))
     moved = Run(Plan([added])).visit(Site.parse("double.1.img"), stream, moment)[0, 0]
     turned = load_dictionary(path).frame(stream, moment).gain.reshape(-1) * dictionary.direction(3)

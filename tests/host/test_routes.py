@@ -149,11 +149,12 @@ def test_5000_questions_of_anybody_get_an_answer_or_a_refusal(comfy, atlases):
             seen[status] = seen.get(status, 0) + 1
         return seen
 
+    before = len(comfy.log())  # other tests make nodes fail
     with ThreadPoolExecutor(4) as threads:
         found = list(threads.map(asked, range(4)))
     total = {status: sum(each.get(status, 0) for each in found) for status in found[0]}
     assert min(total.values()) > 50, total
-    assert "Traceback" not in comfy.log().partition("Starting server")[2]
+    assert "Traceback" not in comfy.log()[before:]
 
 
 def test_a_run_can_be_looked_into(comfy, atlases, ask):
