@@ -54,7 +54,7 @@ def read_feature(path: Path, row: Sequence[Any], scores: Sequence[Sequence[Any]]
     need(output_score is None or is_number(output_score), path, f"{name} with a finite output score", output_score)
     check_text(path, label, LABEL, f"a label of {name}")
     check_text(path, explanation, EXPLANATION, f"an explanation of {name}")
-    levels = read_profile(path, profile, name)
+    levels = _read_profile(path, profile, name)
     pairs = _list(path, companions, f"the companions of {name}")
     good = all(isinstance(p, list) and len(p) == 2 and _count(p[0], n_features) and is_number(p[1]) for p in pairs)
     need(good, path, f"companions of {name}, each with a similarity", companions)
@@ -72,7 +72,7 @@ def read_feature(path: Path, row: Sequence[Any], scores: Sequence[Sequence[Any]]
     )
 
 
-def read_profile(path: Path, text: Any, of: str) -> tuple[float, ...]:
+def _read_profile(path: Path, text: Any, of: str) -> tuple[float, ...]:
     """A profile: density by noise level."""
     levels = _list(path, text, f"the profile of {of}")
     need(all(map(is_number, levels)), path, f"a profile of {of}, numbers", text)

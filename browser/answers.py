@@ -42,11 +42,6 @@ class Browser:
         except (CaptureError, FeatureError) as error:
             raise RefusedError(NOT_FOUND, str(error.args[0])) from error
 
-    def said(self, view: View, patience: float = 0.0) -> dict[str, Any]:
-        """What is told of a view; its atlas as far as it is known in so many seconds."""
-        atlas = self.shelf.atlas_of(view.dictionary, patience)
-        return view.said(atlas, self.shelf.name_of(view.path))
-
 
 def _installed(browser: Browser, question: Question) -> Answer:
     return installed(browser.shelf)
@@ -78,7 +73,8 @@ def _map(browser: Browser, question: Question) -> Answer:
 
 
 def _view(browser: Browser, question: Question) -> Answer:
-    return browser.said(browser.views.view(question.text("view")), PATIENCE)
+    view = browser.views.view(question.text("view"))
+    return view.said(browser.shelf.atlas_of(view.dictionary, PATIENCE), browser.shelf.name_of(view.path))
 
 
 def _view_image(browser: Browser, question: Question) -> Answer:
@@ -119,7 +115,9 @@ def _part(question: Question, view: View) -> Part:
     picture = question.number("picture", 0, view.pictures - 1, 0)
     first, last = question.number("first", 0, STEPS, 0), question.number("last", 0, STEPS, STEPS)
     if first > last:
-        raise RefusedError(BAD_REQUEST, f"first, last: expected steps in order, found {first} after {last}")
+        raise RefusedError(
+            BAD_REQUEST, f"first, last: expected steps in order, found {first} and {last}; exchange them"
+        )
     return Part(picture, view.role, first, last)
 
 

@@ -67,7 +67,7 @@ def _atlas(name: str, atlas: Atlas) -> dict[str, Any]:
         "n_features": n_features,
         "site": site[:_TEXT],
         "kind": kind[:_TEXT],
-        "model": model_name(atlas.header["dictionary"].get("model")),
+        "model": _model_name(atlas.header["dictionary"].get("model")),
         "grid": list(atlas.grid),
         "size": list(atlas.size),
         "orders": list(ORDERS),
@@ -77,7 +77,7 @@ def _atlas(name: str, atlas: Atlas) -> dict[str, Any]:
 
 def _dictionary(name: str, header: dict[str, Any]) -> dict[str, Any]:
     kind, site, n_features = about(header)
-    model = model_name(header["model"])
+    model = _model_name(header["model"])
     return {"name": name, "kind": kind, "site": site, "n_features": n_features, "model": model}
 
 
@@ -95,7 +95,7 @@ def _match(
                 dictionaries[name].setdefault("atlas", atlas)
 
 
-def model_name(model: Any) -> str:
+def _model_name(model: Any) -> str:
     """What a header calls a model."""
     name = model.get("name") if isinstance(model, dict) else model
     return name[:_TEXT] if isinstance(name, str) else ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -31,23 +31,21 @@ def map_picture(values: Tensor, peak: float) -> Picture:
     shares = (values.float().abs() / (abs(peak) or 1.0)).clamp(0, 1)
     cover = torch.where(shares > 0, FLOOR + (1 - FLOOR) * shares * (2 - shares), torch.zeros(()))
     pixels = torch.cat([colored(shares, COLORS), cover[..., None]], dim=-1)
-    return Picture(_encoded(_bytes(pixels), "PNG"), "image/png")
+    return _file(Image.fromarray(_bytes(pixels)), "png")
 
 
 def webp(pixels: Tensor) -> Picture:
     """A picture `[h, w, 3]` of values in [0, 1], made smaller where it is very large."""
     image = Image.fromarray(_bytes(pixels.detach().float().cpu()))
     image.thumbnail((SIDE, SIDE))
-    out = io.BytesIO()
-    image.save(out, "WEBP", quality=QUALITY, method=2)
-    return Picture(out.getvalue(), "image/webp")
+    return _file(image, "webp", quality=QUALITY, method=2)
 
 
 def _bytes(pixels: Tensor) -> np.ndarray:
     return (torch.nan_to_num(pixels).clamp(0, 1) * 255).round().to(torch.uint8).numpy()
 
 
-def _encoded(pixels: np.ndarray, kind: str) -> bytes:
+def _file(image: Image.Image, kind: str, **how: Any) -> Picture:
     out = io.BytesIO()
-    Image.fromarray(pixels).save(out, kind)
-    return out.getvalue()
+    image.save(out, kind, **how)
+    return Picture(out.getvalue(), f"image/{kind}")

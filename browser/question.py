@@ -37,5 +37,7 @@ class Question:
             return default
         if not _WHOLE.fullmatch(found) or not least <= int(found) <= most:
             shown = repr(found[:40]) if found else "none"
-            raise RefusedError(BAD_REQUEST, f"{name}: expected a number from {least} to {most}, found {shown}")
+            raise RefusedError(
+                BAD_REQUEST, f"{name}: expected a number from {least} to {most}, found {shown}; give one of these"
+            )
         return int(found)

@@ -196,13 +196,11 @@ class Shelf:
 
     def _fingerprint(self, name: str) -> Future[str]:
         path = self._dictionaries.path(name, "an installed dictionary")
-        return self._remembered((path, *_state(path)), lambda: fingerprint(load_dictionary(path)))
-
-    def _remembered(self, key: Any, work: Callable[[], str]) -> Future[str]:
+        key = (path, *_state(path))
         with self._lock:
             found = self._prints.use(key)
             if found is None:
-                found = self._worker.submit(work)
+                found = self._worker.submit(lambda: fingerprint(load_dictionary(path)))
                 self._prints.keep(key, found)
             return found
 

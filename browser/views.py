@@ -118,7 +118,7 @@ class View:
         chosen = [place for place, step in enumerate(steps) if first <= step <= last]
         if not chosen:
             raise RefusedError(
-                NOT_FOUND, f"steps {first} to {last}: expected some of those that were seen, found {steps}"
+                NOT_FOUND, f"steps {first} to {last}: expected some of those seen, found {steps}; ask for some of these"
             )
         return map_picture(maps[chosen].mean(0), float(maps.mean(0).abs().max()))
 

@@ -11,6 +11,8 @@ from typing import Any
 
 from .captions import TEXT_TOKENS, WORDS
 
+NAME = "fluxtionary-demo"
+"""What the model is called in what is made of it."""
 MODELS = Path(__file__).parent / "models"
 SIZES = ("base", "small")
 PIPELINE = MODELS / "flux"

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from torch import Tensor
 
 from .comparison_claims import claims, findings
@@ -16,6 +15,7 @@ from .comparison_figures import figures_of
 from .contestants import BASELINES, MAIN, VARIANTS, WAYS
 from .dictionary_report import numbers, title
 from .feature_cards import Card, shown
+from .page import page
 from .plots import Line, Range, bar_chart, line_chart, range_chart
 
 GROUPS = {"SAE, ITDA and neurons": MAIN, "Encoded otherwise": VARIANTS, "Baselines": BASELINES}
@@ -29,10 +29,8 @@ def write_comparison(
 ) -> None:
     """Write both files into a folder that is there. `cards` are by way, some features of one dictionary each."""
     (out / "summary.json").write_text(json.dumps(numbers(figures), indent=2, allow_nan=False) + "\n")
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-    page = environment.get_template("comparison_report.html").render(
+    html = page(
+        "comparison_report.html",
         figures=figures,
         findings=findings(figures),
         claims=claims(figures),
@@ -46,7 +44,7 @@ def write_comparison(
         shown=shown,
         of=lambda way: figures_of(figures, way),
     )
-    (out / "report.html").write_text(page, encoding="utf-8")
+    (out / "report.html").write_text(html, encoding="utf-8")
 
 
 def table(figures: Mapping[str, Any]) -> dict[str, list[tuple[str, str, list[str]]]]:

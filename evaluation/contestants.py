@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
+from ..demo.files import NAME
 from ..dictionaries import ITDA, Dictionary, Normalization
 from ..residual import Plan, Site, Tap
 from ..residual.diffusers_host import neurons
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 MAIN = ("sae", "itda", "neurons")
 VARIANTS = ("sae_pursuit", "itda_encoder")
 BASELINES = ("random_directions", "frozen_decoder", "random_weight_model")
-MODEL = "fluxtionary-demo"
 
 
 class Way(NamedTuple):
@@ -125,7 +125,7 @@ def draw(pipeline: FluxPipeline, making: Making, say: Callable[[str], None] = pr
     cases = sample_cases(making.training_pictures, 2, "train")
     config = Capture(share=making.share)
     stream = PipelineStream(
-        pipeline, [c.caption for c in cases], [c.seed for c in cases], [site], config, making.sampling, MODEL
+        pipeline, [c.caption for c in cases], [c.seed for c in cases], [site], config, making.sampling, NAME
     )
     trained: list[Mapping[Site, Tokens]] = []
     random: list[list[Mapping[Site, Tokens]]] = [[] for _ in others]
@@ -142,7 +142,7 @@ def draw(pipeline: FluxPipeline, making: Making, say: Callable[[str], None] = pr
         [site, units],
         making.sampling,
         making.moments,
-        MODEL,
+        NAME,
     )
     plan = Plan([item for item in drawn.plan if item.site == site])
     batches: list[Drawn] = []
@@ -154,7 +154,7 @@ def draw(pipeline: FluxPipeline, making: Making, say: Callable[[str], None] = pr
         say(f"drew {held_out.first + len(held_out.pictures)} of {len(cases)} held-out pictures")
     few = sample_cases(min(making.sampling.batch, 12), 2, "train")
     of_units = PipelineStream(
-        pipeline, [c.caption for c in few], [c.seed for c in few], [units], config, making.sampling, MODEL
+        pipeline, [c.caption for c in few], [c.seed for c in few], [units], config, making.sampling, NAME
     )
     return Drawing(
         Kept(stream, trained),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from ..demo.files import NAME
 from ..demo.measure import measure
 from ..demo.scenes import GRID
 from ..dictionaries import ITDA, Dictionary, save_dictionary
@@ -44,7 +45,6 @@ if TYPE_CHECKING:
 IMAGE_SITE = Site.parse("double.1.img")
 TEXT_SITE = Site.parse("double.0.txt")
 FACTOR = "color"
-NAME = "fluxtionary-demo"
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import json
 import math
 from collections.abc import Mapping
@@ -12,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
+from .page import page, picture_uri
 from .plots import Line, bar_chart, histogram, line_chart
 from .spliced import PlainRun, SpliceErrors
 
@@ -65,11 +63,9 @@ def write_dictionary_report(
     """
     out.mkdir(parents=True, exist_ok=True)
     (out / "metrics.json").write_text(json.dumps(figures, indent=1, allow_nan=False) + "\n")
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
     found = figures["dictionaries"]
-    page = environment.get_template("dictionary_report.html").render(
+    html = page(
+        "dictionary_report.html",
         figures=figures,
         measures={
             group: [(title, means, [shown(_at(one, path)) for one in found.values()]) for title, means, path in rows]
@@ -79,7 +75,7 @@ def write_dictionary_report(
         pictures={name: _pictures(plain, *errors) for name, errors in spliced.items() if plain is not None},
         shown=shown,
     )
-    (out / "report.html").write_text(page)
+    (out / "report.html").write_text(html, encoding="utf-8")
 
 
 def charts(name: str, one: Mapping[str, Any]) -> list[str]:
@@ -179,7 +175,6 @@ def _pictures(plain: PlainRun, splice: SpliceErrors, mean: SpliceErrors) -> list
 
 
 def _uri(picture: np.ndarray) -> str:
-    image, file = Image.fromarray(picture), io.BytesIO()
+    image = Image.fromarray(picture)
     image.thumbnail((SIDE, SIDE))
-    image.save(file, "PNG")
-    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+    return picture_uri(image)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +13,7 @@ from PIL import Image, ImageDraw
 from ..atlas import Atlas, Feature
 from ..atlas.entries import Source
 from ..interpretation.pictures import Pictures
+from .page import picture_uri
 
 SHOWN = 4
 """Top pictures of each feature."""
@@ -90,9 +89,7 @@ def _marked(pixels: np.ndarray, source: Source, grid: tuple[int, int]) -> str:
     pen = ImageDraw.Draw(image)
     for inset, color in ((0, "black"), (1, "white")):
         pen.rectangle((x + inset, y + inset, x + width - 1 - inset, y + height - 1 - inset), outline=color)
-    file = io.BytesIO()
-    image.save(file, "PNG")
-    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+    return picture_uri(image)
 
 
 def shown(value: float) -> str:

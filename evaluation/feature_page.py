@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import base64
 import io
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 from torch import Tensor
 
 from ..atlas import Atlas, Feature, Kind
 from ..residual.overlay import enlarged, overlaid, paper_overlaid
+from .page import data_uri, page
 from .plots import Line, histogram, line_chart
 
 OPACITY = 0.75
@@ -25,10 +23,8 @@ OPACITY = 0.75
 def feature_page(atlas: Atlas, number: int) -> str:
     """HTML of a feature that was active; whatever the atlas says is shown as text. Raises `AtlasError` for others."""
     feature = atlas.feature(number)
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-    return environment.get_template("feature_page.html").render(
+    return page(
+        "feature_page.html",
         feature=feature,
         about=atlas.header["dictionary"],
         tops=_examples(atlas, feature, "top"),
@@ -70,17 +66,13 @@ def _views(atlas: Atlas, feature: Feature, picture: int) -> dict[str, str]:
     rows, columns = atlas.grid
     whole = enlarged(shares, (2 * rows, 2 * columns), atlas.size)[0]
     return {
-        "plain": _uri(atlas.webp(picture)),
-        "blue": _uri(_webp(paper_overlaid(pixels, whole))),
-        "cividis": _uri(_webp(overlaid(pixels, whole, "cividis", OPACITY))),
+        "plain": data_uri(atlas.webp(picture), "webp"),
+        "blue": _webp(paper_overlaid(pixels, whole)),
+        "cividis": _webp(overlaid(pixels, whole, "cividis", OPACITY)),
     }
 
 
-def _webp(picture: Tensor) -> bytes:
+def _webp(picture: Tensor) -> str:
     out = io.BytesIO()
     Image.fromarray((picture.clamp(0, 1) * 255).round().to(torch.uint8).numpy()).save(out, "WEBP", quality=85)
-    return out.getvalue()
-
-
-def _uri(data: bytes) -> str:
-    return "data:image/webp;base64," + base64.b64encode(data).decode()
+    return data_uri(out.getvalue(), "webp")

@@ -61,14 +61,14 @@ class Course:
         """From results on the same targets by rising strength; without a steer nothing changes."""
         rows: dict[str, list[list[float]]] = {name: [] for name in ("success", *LOSSES)}
         for result in results:
-            named = [_broke(one, after) for one, after in zip(result.asked, result.steered, strict=True)]
+            broke = [_broke(one, after) for one, after in zip(result.asked, result.steered, strict=True)]
             rows["success"].append(
                 [
                     float(after.reading.factors[one.target.factor] == one.target.value)
                     for one, after in zip(result.asked, result.steered, strict=True)
                 ]
             )
-            rows["collateral"].append([float(broke) for broke in named])
+            rows["collateral"].append([float(one) for one in broke])
             rows["quality_loss"].append([float(not after.reading.readable) for after in result.steered])
             rows["changed"].append(changes(result))
         nothing = [[0.0] * len(results[0].asked)]

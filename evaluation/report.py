@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Sequence
 from itertools import islice
@@ -10,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
@@ -19,6 +17,7 @@ from .cases import Judged
 from .demonstration import Demonstration, Findings, summary
 from .feature_cards import shown
 from .harness import Result
+from .page import data_uri, page
 from .plots import Line, line_chart
 from .steering import Target
 
@@ -29,23 +28,21 @@ def write_report(findings: Findings, config: Demonstration, out: Path) -> dict[s
     rows = _write_pictures(findings, out)
     before_after(findings.ways["features"]).save(out / "before-after.png")
     (out / "summary.json").write_text(json.dumps(_finite(figures), indent=2, allow_nan=False) + "\n")
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
     groups: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
         groups.setdefault(row["group"], []).append(row)
-    page = environment.get_template("report.html").render(
+    html = page(
+        "report.html",
         figures=figures,
         groups=groups,
-        hero=_data_uri(out / "before-after.png"),
+        hero=data_uri((out / "before-after.png").read_bytes()),
         names=WAYS,
         plots=_itda_plots(findings, figures),
         cards=findings.atlas.cards if findings.atlas else [],
         shown=shown,
         colors={name: "#{:02x}{:02x}{:02x}".format(*rgb) for name, rgb in COLORS.items()},
     )
-    (out / "report.html").write_text(page)
+    (out / "report.html").write_text(html, encoding="utf-8")
     return figures
 
 
@@ -148,10 +145,6 @@ def _itda_plots(findings: Findings, figures: dict[str, Any]) -> list[Markup]:
         ),
     )
     return [Markup(chart) for chart in charts]
-
-
-def _data_uri(path: Path) -> str:
-    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
 
 
 def _finite(value: Any) -> Any:

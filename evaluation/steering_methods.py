@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
@@ -105,24 +105,16 @@ def feature_directions(
     return made
 
 
-def pair_directions(
-    sides: ValueSides, method: Any = "mean difference", sites: Iterable[Site] | None = None
-) -> list[Directions]:
+def pair_directions(sides: ValueSides, method: Any = "mean difference") -> list[Directions]:
     """What a method makes of all pairs, at each site."""
-    found = sides.sites if sites is None else sites
-    return [Directions(site, sides.directions(site, method=method), sides.scale(site)) for site in found]
+    return [Directions(site, sides.directions(site, method=method), sides.scale(site)) for site in sides.sites]
 
 
 def contrast_choices(
     made: Sequence[Directions], image: Sequence[float], text: Sequence[float], ends: Sequence[float]
 ) -> tuple[Choice, ...]:
     """Every site with every strength of its stream and every part of sampling from its beginning."""
-    return tuple(
-        Choice(one, Rule(strength, end=end))
-        for one in made
-        for strength in (image if one.site.stream == "img" else text)
-        for end in ends
-    )
+    return tuple(choice for one in made for choice in choices([one], image if one.site.stream == "img" else text, ends))
 
 
 def choices(made: Sequence[Directions], strengths: Sequence[float], ends: Sequence[float]) -> tuple[Choice, ...]:

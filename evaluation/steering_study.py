@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..demo.files import DICTIONARY
+from ..demo.files import DICTIONARY, NAME
 from ..demo.scenes import FACTORS
 from ..dictionaries import load_dictionary
 from ..residual import Site
@@ -29,7 +29,7 @@ from ..training.stream import Kept
 from .adversarial import Evolution, study_adversarial
 from .cases import Case, sample_cases
 from .dictionary_report import numbers
-from .harness import PROMPT_EDIT, Asked, Easel, Found, Method, Result, search, show, targets_needed
+from .harness import PROMPT_EDIT, Asked, Easel, Method, Result, search, show, targets_needed
 from .model_size import SizeStudy, study_sizes
 from .selection import find_value_features
 from .steering_curves import CurveJob, Curves, Near
@@ -56,7 +56,6 @@ if TYPE_CHECKING:
 
 FACTOR = "color"
 SITE = Site.parse("double.1.img")
-NAME = "fluxtionary-demo"
 MAIN = ("contrast", "prompt_edit")
 """Methods that are shown on more test captions, for narrower intervals."""
 NOTE = (
@@ -256,7 +255,7 @@ class StudyJob:
             for name, one in dictionaries.items()
         }
         for name, method in (("contrast", "mean difference"), ("probe", "probe")):
-            directions = pair_directions(sides, method, SITES)
+            directions = pair_directions(sides, method)
             made[name] = contrast_choices(directions, config.image_strengths, config.text_strengths, config.ends)
         made["random_direction"] = at_random(made["contrast"], FACTOR, transformer.inner_dim)
         made["random_feature"] = of_random_features(made["feature"], sae, found["feature"])
@@ -272,8 +271,8 @@ class StudyJob:
     def _show(self, method: Method, open_captions: Targets, against: Targets, allowed: Sequence[float]) -> Shown:
         """One method at the best settings of its two searches, on test captions of both kinds."""
         config, main = self.config, method.name in MAIN
-        found = self._searched(method, open_captions.validation, config.search, allowed[0])
-        opposed = self._searched(method, against.validation, config.search_against, allowed[1])
+        found = search(self.easel, method, open_captions.validation, config.search, allowed[0])
+        opposed = search(self.easel, method, against.validation, config.search_against, allowed[1])
         went = show(
             self.easel,
             method.name,
@@ -292,11 +291,6 @@ class StudyJob:
             f"against {said['against']:.2f}, {said['settings']} ({time.monotonic() - self._begun:.0f} s)"
         )
         return Shown(went, turned, found.number, said)
-
-    def _searched(self, method: Method, validation: Sequence[Asked], budget: int, allowed: float) -> Found:
-        if len(method.candidates) == 1:  # nothing to choose
-            return Found(method.candidates[0], 0, (), 0)
-        return search(self.easel, method, validation, budget, allowed)
 
     def _near(self, sides: ValueSides, site: Site) -> Near:
         vectors = {value: sides.vector(site, value) for value in FACTORS[FACTOR]}

@@ -50,7 +50,7 @@ def findings(figures: Mapping[str, Any]) -> list[Finding]:
 
 
 def claims(figures: Mapping[str, Any]) -> list[Claim]:
-    """The paper's five findings, of language models, beside what came out here."""
+    """The paper's five findings, of language models, and one on layers, beside what came out here."""
     return [
         _distribution(figures),
         _pairs(figures),
@@ -179,6 +179,4 @@ def _sites(figures: Mapping[str, Any]) -> Claim:
 
 def share(figures: Mapping[str, Any], name: str) -> str:
     """A share with the bounds that a summary has of it."""
-    low, high = figures.get(f"{name}_low"), figures.get(f"{name}_high")
-    bounds = [f"{bound:.2f}" for bound in (low, high) if bound is not None]
-    return f"{figures[name]:.2f} ({' to '.join(bounds)})"
+    return f"{figures[name]:.2f} ({figures[f'{name}_low']:.2f} to {figures[f'{name}_high']:.2f})"

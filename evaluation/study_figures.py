@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,6 @@ import numpy as np
 from ..demo.scenes import FACTORS
 from .harness import Found, Result
 from .intervals import Share
-from .steering import outcome
 
 
 def measures(result: Result) -> dict[str, Any]:
@@ -20,7 +19,7 @@ def measures(result: Result) -> dict[str, Any]:
     `quality_loss` is the share that no longer reads as a scene, of pictures that all did unsteered; `changed` the mean
     share of the factors, other than the steered one, that read differently, all of them where nothing can be read.
     """
-    went, lost = result.outcome, quality_loss(result)
+    went, lost = result.outcome, _quality_loss(result)
     return {
         "n": went.success.n,
         "success": went.success.value,
@@ -39,7 +38,7 @@ def measures(result: Result) -> dict[str, Any]:
     }
 
 
-def quality_loss(result: Result) -> Share:
+def _quality_loss(result: Result) -> Share:
     """Share of the pictures that no longer read as a scene."""
     return Share.of([not after.reading.readable for after in result.steered])
 
@@ -55,9 +54,7 @@ def changes(result: Result) -> list[float]:
     return shares
 
 
-def method_figures(
-    open_captions: Result, against: Result, searched: Found | None, searched_against: Found | None
-) -> dict[str, Any]:
+def method_figures(open_captions: Result, against: Result, searched: Found, searched_against: Found) -> dict[str, Any]:
     """What `by_method` says of one method: open captions, then `against`, with the settings each search chose."""
     opposed = measures(against)
     return {
@@ -76,12 +73,12 @@ def method_figures(
     }
 
 
-def _searched(found: Found | None) -> dict[str, Any]:
+def _searched(found: Found) -> dict[str, Any]:
     """How much was searched, and what came of each candidate."""
-    return {"pictures": found.pictures if found else 0, "tried": tried(found)}
+    return {"pictures": found.pictures, "tried": tried(found)}
 
 
-def tried(found: Found | None) -> list[dict[str, Any]]:
+def tried(found: Found) -> list[dict[str, Any]]:
     """What a search saw of each candidate on validation targets."""
     return [
         {
@@ -91,7 +88,7 @@ def tried(found: Found | None) -> list[dict[str, Any]]:
             "collateral": one.outcome.collateral.value,
             "joint": one.outcome.joint.value,
         }
-        for one in (found.tried if found else ())
+        for one in found.tried
     ]
 
 
@@ -99,14 +96,9 @@ def joined(results: Sequence[Result]) -> Result:
     """Several results as one: the same targets may be in it more than once."""
     on = [one for result in results for one in result.asked]
     steered = [one for result in results for one in result.steered]
-    return _made(results[0].name, results[0].settings, on, steered)
+    return Result.of(results[0].name, results[0].settings, on, steered)
 
 
 def first(result: Result, count: int) -> Result:
     """The first targets of a result alone."""
-    return _made(result.name, result.settings, result.asked[:count], result.steered[:count])
-
-
-def _made(name: str, settings: Mapping[str, Any], on: Sequence[Any], steered: Sequence[Any]) -> Result:
-    went = outcome([one.target for one in on], [one.plain for one in on], steered)
-    return Result(name, settings, went, on, steered)
+    return Result.of(result.name, result.settings, result.asked[:count], result.steered[:count])

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
 from ..demo.scenes import FACTORS
 from .dictionary_report import numbers
 from .harness import Asked, Result
+from .page import data_uri, page
 from .picture_table import Column, Row, picture_table
 from .plots import Line, Range, bar_chart, line_chart, range_chart
 from .steering_methods import TITLES
@@ -31,18 +30,16 @@ def write_study(found: Findings, out: Path) -> dict[str, Any]:
     tables = pictures(found)
     for name, (table, _) in tables.items():
         table.save(out / f"{name}.png")
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-    page = environment.get_template("study_report.html").render(
+    html = page(
+        "study_report.html",
         figures=figures,
         titles=TITLES,
         findings=findings(figures),
         claims=claims(figures),
         charts=charts(figures),
-        pictures=[(name, words, _data_uri(out / f"{name}.png")) for name, (_, words) in tables.items()],
+        pictures=[(name, words, data_uri((out / f"{name}.png").read_bytes())) for name, (_, words) in tables.items()],
     )
-    (out / "report.html").write_text(page, encoding="utf-8")
+    (out / "report.html").write_text(html, encoding="utf-8")
     return figures
 
 
@@ -184,7 +181,3 @@ def _trade(name: str, rows: Sequence[Mapping[str, Any]]) -> Line:
 def _range(name: str, row: Mapping[str, Any], measure: str, kind: str) -> Range:
     group = 1 if kind == "prompt_edit" else 2 if kind.startswith("random") or kind == "narrow" else 0
     return Range(name, row[measure], row[f"{measure}_low"], row[f"{measure}_high"], group)
-
-
-def _data_uri(path: Path) -> str:
-    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()

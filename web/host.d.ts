@@ -13,8 +13,6 @@ export interface Widget {
   options: { values?: unknown; serialize?: boolean; [name: string]: unknown };
   callback?: (value: unknown, ...more: unknown[]) => void;
   element?: HTMLElement;
-  computeLayoutSize?: (node: GraphNode) => { minHeight: number; minWidth: number; maxHeight?: number };
-  onRemove?: () => void;
 }
 
 export interface Slot {
@@ -51,29 +49,19 @@ export interface GraphNode {
   widgets?: Widget[];
   inputs: Slot[];
   outputs: Slot[];
-  properties: Record<string, unknown>;
   connect(output: number, node: GraphNode, input: number): unknown;
-  disconnectInput(input: number): boolean;
   computeSize(): [number, number];
   setSize(size: [number, number]): void;
   setDirtyCanvas(foreground: boolean, background?: boolean): void;
   addDOMWidget(name: string, type: string, element: HTMLElement, options?: DOMWidgetOptions): Widget;
-  onExecuted?: (output: unknown) => void;
-  onRemoved?: () => void;
 }
 
 export interface DOMWidgetOptions {
   getValue?: () => unknown;
-  setValue?: (value: unknown) => void;
   getMinHeight?: () => number;
   getMaxHeight?: () => number;
-  getHeight?: () => number | string;
-  hideOnZoom?: boolean;
   serialize?: boolean;
   margin?: number;
-  onDraw?: (widget: Widget) => void;
-  beforeResize?: (node: GraphNode) => void;
-  afterResize?: (node: GraphNode) => void;
 }
 
 export interface Graph {
@@ -109,7 +97,6 @@ export interface SidebarTab {
   icon: string;
   title: string;
   tooltip?: string;
-  label?: string;
   type: "custom";
   render(container: HTMLElement): void | Promise<void>;
   destroy?(): void;
@@ -118,7 +105,6 @@ export interface SidebarTab {
 export interface ExtensionManager {
   registerSidebarTab(tab: SidebarTab): void;
   toast: { add(message: ToastMessage): void; remove?(message: ToastMessage): void };
-  setting: { get(id: string): unknown };
   workflow?: { activeWorkflow?: { changeTracker?: ChangeTracker } | null };
 }
 

@@ -5,7 +5,7 @@ import pytest
 
 from fluxtionary.demo.measure import UNREADABLE, Reading
 from fluxtionary.evaluation.cases import Case, Judged
-from fluxtionary.evaluation.harness import Asked, Found, Result, Tried
+from fluxtionary.evaluation.harness import Asked, Candidate, Found, Result, Tried
 from fluxtionary.evaluation.model_size import Course, SizeStudy, matched
 from fluxtionary.evaluation.steering import Target, outcome
 from fluxtionary.evaluation.study_figures import changes, first, joined, measures, method_figures, tried
@@ -44,14 +44,14 @@ def test_parts_and_sums_of_results():
 
 def test_a_method_says_both_kinds_of_captions_and_what_it_searched():
     went = outcome([], [], [])
-    found = Found(None, 1, (Tried({"strength": 1}, went), Tried({"strength": 2}, went)), 48)
-    said = method_figures(result(HIT, HIT), result(HIT, BEFORE), found, None)
+    found = Found(Candidate(), 1, (Tried({"strength": 1}, went), Tried({"strength": 2}, went)), 48)
+    said = method_figures(result(HIT, HIT), result(HIT, BEFORE), found, Found(Candidate(), 0, (), 0))
     wanted = "success success_low against against_low collateral collateral_high joint drift quality_loss"
     assert said.keys() >= set(wanted.split())
     assert (said["success"], said["against"], said["against_n"]) == (1.0, 0.5, 2)
     assert said["searched"]["pictures"] == 48 and len(said["searched"]["tried"]) == 2
     assert said["searched_against"] == {"pictures": 0, "tried": []}
-    assert [row["strength"] for row in tried(found)] == [1, 2] and tried(None) == []
+    assert [row["strength"] for row in tried(found)] == [1, 2]
 
 
 def course(success, collateral, n=200):

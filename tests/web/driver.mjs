@@ -23,15 +23,11 @@ const driver = {
   },
   /** A page of its own, to be closed by who asks for it. */
   fresh: (options) => openPage(browser, url, options),
-  async close(mode) {
-    await pages.get(mode)?.context.close();
-    pages.delete(mode);
-  },
 };
 
 for await (const line of createInterface({ input: process.stdin })) {
   const { do: name, ...given } = JSON.parse(line);
-  const trace = process.env.FLUXTIONARY_SHOTS;
+  const trace = process.env.FLUXTIONARY_SHOTS; // a folder: what the page shows where something cannot be done
   try {
     const value = await scenarios[name](driver, given);
     console.log(JSON.stringify({ value: value ?? null }));

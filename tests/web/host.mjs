@@ -1,15 +1,14 @@
 // ComfyUI's own frontend, driven as a user drives it: pages, workflows, runs.
 
-/** How the nodes are drawn: on the canvas, or as elements of the page. */
-export const MODES = ["classic", "newer"];
+export const STEER = "FluxtionarySteerWithFeature";
 const SECONDS = 180_000;
 
 /**
  * A page with ComfyUI's frontend, ready for work.
  * @param {import("playwright-core").Browser} browser
  * @param {string} url
- * @param {{mode: string, dark?: boolean, size?: [number, number], prepare?: (context: import("playwright-core").BrowserContext) => Promise<void>}} options
- *   `prepare` is called before anything is loaded
+ * @param {{mode: "classic" | "newer", dark?: boolean, size?: [number, number], prepare?: (context: import("playwright-core").BrowserContext) => Promise<void>}} options
+ *   `mode`: nodes are drawn on the canvas, or as elements of the page; `prepare` is called before anything is loaded
  */
 export async function openPage(browser, url, { mode, dark = true, size = [1600, 900], prepare }) {
   await settle(url, mode, dark);
@@ -17,18 +16,19 @@ export async function openPage(browser, url, { mode, dark = true, size = [1600, 
   await prepare?.(context);
   const page = await context.newPage();
   page.setDefaultTimeout(SECONDS);
-  const seen = { requests: [], errors: [] };
-  page.on("request", (request) => seen.requests.push(request.url()));
-  page.on("pageerror", (error) => seen.errors.push(String(error)));
-  page.on("console", (message) => message.type() === "error" && seen.errors.push(message.text()));
+  const requests = [];
+  page.on("request", (request) => requests.push(request.url()));
   await page.goto(url, { waitUntil: "domcontentloaded", timeout: SECONDS });
   await ready(page);
-  return { page, context, seen, mode };
+  await page.waitForFunction((newer) => (LiteGraph.vueNodesMode === true) === newer, mode === "newer", {
+    timeout: 20_000,
+  });
+  return { page, context, requests, mode };
 }
 
 /** The server's settings, which a page takes when it is loaded, also when it is loaded again. */
 export async function settle(url, mode, dark = true) {
-  await fetch(`${url}/settings`, {
+  const answer = await fetch(`${url}/settings`, {
     method: "POST",
     headers: { "Content-Type": "application/json" },
     body: JSON.stringify({
@@ -38,6 +38,7 @@ export async function settle(url, mode, dark = true) {
       "Comfy.ColorPalette": dark ? "dark" : "light",
     }),
   });
+  if (!answer.ok) throw new Error(`the server does not take settings: ${answer.status} ${await answer.text()}`);
 }
 
 /** Waits until the frontend has set itself up, extensions included. */

@@ -5,7 +5,7 @@ import * as tab from "./tab.mjs";
 
 /** Looks at everything that an atlas shows, for each that is installed; tells what the page did. */
 export async function hostile(driver, { mode, api }) {
-  const { page, context, seen } = await driver.fresh({ mode });
+  const { page, context, requests } = await driver.fresh({ mode });
   const dialogs = [];
   page.on("dialog", (dialog) => dialogs.push(dialog.message()) && dialog.dismiss());
   try {
@@ -27,7 +27,7 @@ export async function hostile(driver, { mode, api }) {
     const foreign = await page.evaluate(
       () => document.querySelectorAll(".flx script, .flx-panel-place script, .flx [onerror], .flx svg[onload], .flx iframe").length,
     );
-    return { options, told, problems, line, broken, foreign, dialogs, ...seen };
+    return { options, told, problems, line, broken, foreign, dialogs, requests };
   } finally {
     await context.close();
   }

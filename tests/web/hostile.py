@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 
@@ -95,9 +94,3 @@ def svg() -> bytes:
 def huge() -> bytes:
     """A WebP that claims 16,383 pixels each way."""
     return b"RIFF\x30\0\0\0WEBPVP8 \x24\0\0\0\x30\x01\0\x9d\x01\x2a\xff\x3f\xff\x3f" + bytes(32)
-
-
-if __name__ == "__main__":
-    import sys
-
-    print(json.dumps([str(path) for path in install(Path(sys.argv[1]))]))

@@ -1,6 +1,6 @@
 // The pictures on Read Features and Inspect Picture, and the lines on steering nodes.
 import { Hand } from "./hand.mjs";
-import { frame, loadApi, nodesOf, run } from "./host.mjs";
+import { frame, loadApi, nodesOf, run, STEER } from "./host.mjs";
 import * as tab from "./tab.mjs";
 
 /** @param {import("playwright-core").Page} page */
@@ -24,8 +24,7 @@ export async function asks(page, act) {
 
 /** Runs a workflow that reads features, and shows the panel. */
 export async function readRun(driver, mode, api) {
-  const { page } = await driver.page(mode);
-  await tab.closeTab(page);
+  const page = await tab.pageWithoutTab(driver, mode);
   await loadApi(page, api);
   const outputs = await run(page);
   const [node] = await nodesOf(page, "FluxtionaryReadFeatures");
@@ -48,5 +47,5 @@ export async function pick(driver, { mode, api, at }) {
   await map.waitFor();
   const drawn = await map.evaluate((image) => image.decode().then(() => [image.naturalWidth, image.naturalHeight]));
   await hand.click(first, "steer with it");
-  return { outputs, listed, drawn, steering: await nodesOf(page, "FluxtionarySteerWithFeature"), ...hand.told };
+  return { outputs, listed, drawn, steering: await nodesOf(page, STEER), ...hand.told };
 }

@@ -1,6 +1,6 @@
 // What the tests have a user do. Each takes the driver and what the test gives, and tells what came of it.
 import { Hand } from "./hand.mjs";
-import { frame, loadApi, loadWorkflow, nodesOf, promptOf, ready, run, savedWorkflow, titleOf } from "./host.mjs";
+import { frame, loadApi, loadWorkflow, nodesOf, promptOf, ready, run, savedWorkflow, STEER, titleOf } from "./host.mjs";
 import * as tab from "./tab.mjs";
 
 export * from "./panels.mjs";
@@ -9,12 +9,9 @@ export * from "./hostile.mjs";
 export * from "./tasks.mjs";
 export * from "./timing.mjs";
 
-const STEER = "FluxtionarySteerWithFeature";
-
 /** Opens a workflow, searches a label, opens the first feature, sends it to the selected steering node, and runs. */
 export async function steer(driver, { mode, workflow, text }) {
-  const { page } = await driver.page(mode);
-  await tab.closeTab(page);
+  const page = await tab.pageWithoutTab(driver, mode);
   await loadWorkflow(page, workflow);
   const before = await run(page);
   await frame(page, null, 420);
@@ -41,8 +38,7 @@ export async function reopen(driver, { mode }) {
 
 /** From the tab's button to a steering node that runs, by keys alone. */
 export async function keyboard(driver, { mode, api, text }) {
-  const { page } = await driver.page(mode);
-  await tab.closeTab(page);
+  const page = await tab.pageWithoutTab(driver, mode);
   await loadApi(page, api);
   const hand = new Hand(page);
   await page.evaluate(() => document.activeElement?.blur());

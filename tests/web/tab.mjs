@@ -2,6 +2,13 @@
 
 const TAB = ".fluxtionary-tab-button";
 
+/** A mode's page, with the tab closed. */
+export async function pageWithoutTab(driver, mode) {
+  const { page } = await driver.page(mode);
+  await closeTab(page);
+  return page;
+}
+
 /** @param {import("./hand.mjs").Hand} hand opens the tab where it is closed */
 export async function openTab(hand) {
   const { page } = hand;
@@ -10,7 +17,7 @@ export async function openTab(hand) {
 }
 
 /** Closes the tab where it is open, with its list in sight, not a feature's page, when it opens again. */
-export async function closeTab(page) {
+async function closeTab(page) {
   if (await isOpen(page)) {
     while (await featurePage(page).count()) await featurePage(page).locator(".flx-back").click();
     await page.locator(TAB).click();

@@ -1,15 +1,12 @@
 // Tasks as an artist has them, timed by the number of actions.
 import { Hand } from "./hand.mjs";
-import { frame, loadApi, loadWorkflow, nodesOf, run } from "./host.mjs";
+import { frame, loadApi, loadWorkflow, nodesOf, run, STEER } from "./host.mjs";
 import { asks, field, readRun, seen } from "./panels.mjs";
 import * as tab from "./tab.mjs";
 
-const STEER = "FluxtionarySteerWithFeature";
-
 /** "Make this circle blue without touching the prompt": from a plain workflow to a steered picture. */
 export async function recolor(driver, { mode, api, text }) {
-  const { page } = await driver.page(mode);
-  await tab.closeTab(page);
+  const page = await tab.pageWithoutTab(driver, mode);
   await loadApi(page, api);
   const before = await run(page);
   const hand = new Hand(page);
@@ -77,8 +74,7 @@ async function paintLeft(hand) {
 
 /** "Make a vector from two prompts and keep it": from the template, with a node that is looked for by its name. */
 export async function vector(driver, { mode, workflow, file }) {
-  const { page } = await driver.page(mode);
-  await tab.closeTab(page);
+  const page = await tab.pageWithoutTab(driver, mode);
   await loadWorkflow(page, workflow);
   await frame(page);
   const hand = new Hand(page);

@@ -7,9 +7,9 @@ export const STEER = "FluxtionarySteerWithFeature";
 export const HEAT_MAP = "FluxtionaryFeatureHeatMap";
 export const TAP = "FluxtionaryTap";
 export const INSPECT = "FluxtionaryInspectPicture";
-export const READ = "FluxtionaryReadFeatures";
 
-const RUNS = 0;
+/** The mode of a node that is neither muted nor bypassed. */
+export const RUNS = 0;
 const GAP = 40;
 const TITLE = 30;
 const GROWS = 60;
@@ -176,7 +176,7 @@ export function middle(app) {
 }
 
 /** What the user sees of the graph, in its own units. @param {App} app @returns {Box} */
-export function sight(app) {
+function sight(app) {
   const { canvas, ds } = app.canvas;
   const whole = canvas.getBoundingClientRect();
   const part = document.querySelector(".graph-canvas-panel")?.getBoundingClientRect() ?? whole;
@@ -195,7 +195,7 @@ export function sight(app) {
  * @param {Graph} graph @param {[number, number]} wanted @param {[number, number]} size @param {Box} [inside]
  * @returns {[number, number] | null}
  */
-export function free(graph, wanted, size, inside) {
+function free(graph, wanted, size, inside) {
   for (let ring = 0; ring < RINGS; ring++) {
     for (const [x, y] of around(ring)) {
       /** @type {[number, number]} */

@@ -10,6 +10,7 @@ import {
   nodesOf,
   origin,
   output,
+  RUNS,
   selected,
   shown,
   source,
@@ -18,7 +19,6 @@ import {
   targets,
 } from "./graph.mjs";
 
-const RUNS = 0;
 const STEERS = new Set([STEER, "FluxtionarySteerWithVector"]);
 
 /** @typedef {{ sampler: GraphNode, place: number, from: End }} Inflow a sampler, its input for a model, and what is there */

@@ -1,19 +1,9 @@
-/** Questions to the server, typed. Every answer that is not one is a `ServerError` whose message a user can read. */
+/** Questions to the server, typed. Every answer that is not one is an error whose message a user can read. */
 
 /** @import { Api } from "../host.js" */
 /** @import { Feature, Installed, Page, Query, Region, SeenFeatures, View } from "./types.js" */
 
 const ROOT = "/fluxtionary";
-
-/** What the server says is wrong; `status` 0 where it could not be reached. */
-export class ServerError extends Error {
-  /** @param {string} message @param {number} status */
-  constructor(message, status) {
-    super(message);
-    this.name = "ServerError";
-    this.status = status;
-  }
-}
 
 /** Whether an error only says that a newer question took this one's place. @param {unknown} error */
 export function wasAborted(error) {
@@ -103,14 +93,14 @@ export class Server {
       answer = await this.api.fetchApi(ROOT + route + asked(values), { signal });
     } catch (error) {
       if (wasAborted(error)) throw error;
-      throw new ServerError("ComfyUI does not answer. Is it still running?", 0);
+      throw new Error("ComfyUI does not answer. Is it still running?");
     }
     const body = await answer.json().catch((error) => {
       if (wasAborted(error)) throw error;
       return null;
     });
     if (answer.ok && body !== null) return body;
-    throw new ServerError(problem(answer, body), answer.status);
+    throw new Error(problem(answer, body));
   }
 }
 

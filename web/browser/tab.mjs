@@ -36,11 +36,6 @@ export function leave() {
   browser?.leave();
 }
 
-/** Show one feature in the tab, where the tab is open. @param {string} atlas @param {number} feature */
-export function showFeature(atlas, feature) {
-  browser?.showFeature(atlas, feature);
-}
-
 class Browser {
   /** @type {Atlas | null} */
   #atlas = null;
@@ -95,13 +90,6 @@ class Browser {
     this.#top = this.page.element.scrollTop;
     this.list.leave();
     this.#asked?.abort();
-  }
-
-  /** @param {string} atlas @param {number} feature */
-  showFeature(atlas, feature) {
-    if (this.#atlas?.id !== atlas) this.choice.select.value = `atlas:${atlas}`;
-    if (this.#atlas?.id !== atlas) this.choice.select.dispatchEvent(new Event("change"));
-    if (this.#atlas?.id === atlas) this.#open(feature);
   }
 
   /** Ask what is installed; `again`: show it anew though nothing has changed. @param {boolean} again */

@@ -123,7 +123,7 @@ export class FeatureLine {
     this.paint.disabled = false;
   }
 
-  /** Hear of the number and of links; `attach` hears of everything else that changes in the graph. */
+  /** Hear of the number and of links; `Panels` hears of everything else that changes in the graph. */
   #follow() {
     const number = widget(this.node, "feature");
     const [changed, connected] = [number?.callback, this.node.onConnectionsChange];

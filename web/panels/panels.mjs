@@ -56,7 +56,8 @@ class Panels {
 
   #changed() {
     for (const [node, line] of this.lines) {
-      if (node.graph) void line.update();
+      // a graph that was cleared still stands in its nodes
+      if (node.graph?.getNodeById(node.id) === node) void line.update();
       else this.lines.delete(node);
     }
   }

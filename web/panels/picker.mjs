@@ -1,14 +1,12 @@
 /** Choose a feature from an atlas: a small page over the graph with a search. */
 
-import { fill, later, loadStyle, make, style } from "../browser/dom.mjs";
+import { fill, later, make, style } from "../browser/dom.mjs";
 import { said, wasAborted } from "../browser/server.mjs";
 import { named } from "../browser/words.mjs";
 import { smallThumbnail } from "./small_thumbnail.mjs";
 
 /** @import { Atlas, Row } from "../browser/types.js" */
 /** @import { Host } from "./host.js" */
-
-loadStyle("panels.css", import.meta.url);
 
 const PAGE = 48;
 const TYPING_MILLISECONDS = 80;

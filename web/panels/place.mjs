@@ -9,7 +9,7 @@
 const MARGIN = 8;
 const LEAST = 60;
 /** Nodes that show their last run. */
-const RUNS = new Set(["FluxtionaryReadFeatures", "FluxtionaryInspectPicture"]);
+const SHOW_RUNS = new Set(["FluxtionaryReadFeatures", "FluxtionaryInspectPicture"]);
 /** The widget under which a node says what its feature is. */
 const NUMBER = "feature";
 const HANDLED = new Set([
@@ -19,6 +19,8 @@ const HANDLED = new Set([
 
 /** @type {WeakMap<object, NodePlace>} */
 const places = new WeakMap();
+/** How many were made. */
+let count = 0;
 
 /**
  * The place of a node, made when it is first asked for; null where the node shows nothing.
@@ -27,7 +29,7 @@ const places = new WeakMap();
 export function reserve(node, app) {
   const made = places.get(node);
   if (made) return made;
-  const runs = RUNS.has(node.comfyClass ?? node.type);
+  const runs = SHOW_RUNS.has(node.comfyClass ?? node.type);
   if (!runs && !node.widgets?.some((one) => one.name === NUMBER)) return null;
   const place = new NodePlace(/** @type {PanelApp} */ (app), /** @type {PanelNode} */ (node), runs);
   places.set(node, place);
@@ -86,7 +88,9 @@ export class NodePlace {
 
   /** @returns {PanelWidget} */
   #widget() {
-    const name = this.runs ? "features seen" : "feature shown";
+    // a number of its own: the newer nodes go on showing the element of an earlier node whose id and widget's name
+    // are the same
+    const name = `${this.runs ? "features seen" : "feature shown"} ${++count}`;
     const options = {
       serialize: false,
       margin: MARGIN,

@@ -177,7 +177,7 @@ export class RunPanel {
     try {
       put(app, { feature, label: label ?? undefined, dictionary: this.view.dictionary.name, like: this.node });
     } catch (error) {
-      app.extensionManager.toast.add({ severity: "error", summary: said(error), life: 6000 });
+      app.extensionManager.toast.add({ severity: "error", summary: "Features", detail: said(error) });
     }
   }
 }
