@@ -8,11 +8,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..residual import Plan
 from ..residual.edits import altered
 from ..training.sampling import Sampling
+from ..training.side_by_side import lanes, side_by_side
 from .cases import Case, Judged, judge
 from .steering import Outcome, Target, counts, outcome
 
@@ -76,35 +78,48 @@ class Easel:
     def plain(self, cases: Sequence[Case]) -> list[Judged]:
         """Unsteered pictures."""
         fresh = {(c.caption, c.seed): c for c in cases if (c.caption, c.seed) not in self._known}
-        self.remember(judge(self.pipeline, list(fresh.values()), self.sampling) if fresh else ())
+        todo = list(fresh.values())
+        self.remember(self._drawn(lambda pipeline, part: judge(pipeline, todo[part], self.sampling), len(todo)))
         return [self._known[case.caption, case.seed] for case in cases]
 
     def readable(self, cases: Sequence[Case], count: int) -> list[Judged]:
-        """Unsteered pictures of the first `count` cases that can be read; only as many are drawn as that takes.
+        """Unsteered pictures of the first `count` cases that can be read; hardly more are drawn than that takes.
 
         Raises `ValueError` where there are too few.
         """
         found: list[Judged] = []
-        for start in range(0, len(cases), self.sampling.batch):
+        step = self.sampling.batch * lanes(self.pipeline)
+        for start in range(0, len(cases), step):
             if len(found) >= count:
                 break
-            found += [one for one in self.plain(cases[start : start + self.sampling.batch]) if one.reading.readable]
+            found += [one for one in self.plain(cases[start : start + step]) if one.reading.readable]
         if len(found) < count:
             raise ValueError(f"expected {count} readable pictures, found {len(found)} of {len(cases)} cases")
         return found[:count]
 
     def steered(self, targets: Sequence[Target], candidate: Candidate) -> list[Judged]:
         """Pictures of all targets, each steered to its own value."""
-        cases, judged = [candidate.case(target) for target in targets], []
+        cases = [candidate.case(target) for target in targets]
         if candidate.plan is None:
             return self.plain(cases)
         values = list(dict.fromkeys(target.value for target in targets))
         plans = [candidate.plan(value) for value in values]
-        for start in range(0, len(targets), self.sampling.batch):
-            part = slice(start, start + self.sampling.batch)
+
+        def draw(pipeline: FluxPipeline, part: slice) -> list[Judged]:
             plan = plan_for_each(plans, [values.index(target.value) for target in targets[part]])
-            judged += judge(self.pipeline, cases[part], self.sampling, plan)
-        return judged
+            return judge(pipeline, cases[part], self.sampling, plan)
+
+        return self._drawn(draw, len(targets))
+
+    def _drawn(self, draw: Callable[[FluxPipeline, slice], list[Judged]], count: int) -> list[Judged]:
+        """`count` pictures, drawn in equal parts of at most a batch."""
+        if not count:
+            return []
+        beside = lanes(self.pipeline)
+        parts = min(beside * math.ceil(count / (beside * self.sampling.batch)), count)
+        bounds = [i * count // parts for i in range(parts + 1)]
+        drawn = side_by_side(self.pipeline, draw, [slice(*pair) for pair in pairwise(bounds)])
+        return [one for judged in drawn for one in judged]
 
 
 def plan_for_each(plans: Sequence[Plan], numbers: Sequence[int]) -> Plan:
@@ -200,11 +215,16 @@ class Result:
     asked: Sequence[Asked]
     steered: Sequence[Judged]
 
+    @classmethod
+    def of(cls, name: str, settings: Mapping[str, Any], on: Sequence[Asked], steered: Sequence[Judged]) -> Result:
+        """With what came of it."""
+        return cls(name, settings, _outcome(on, steered), on, steered)
+
 
 def show(easel: Easel, name: str, candidate: Candidate, test: Sequence[Asked]) -> Result:
     """One candidate on targets."""
     steered = easel.steered([one.target for one in test], candidate)
-    return Result(name, candidate.settings, _outcome(test, steered), test, steered)
+    return Result.of(name, candidate.settings, test, steered)
 
 
 def curve(easel: Easel, method: Method, test: Sequence[Asked]) -> list[Result]:

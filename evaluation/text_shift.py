@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -35,21 +35,21 @@ class Shift(NamedTuple):
 class ShiftedText(Candidate):
     """A candidate that changes what the model is told: from a value to what is added."""
 
-    shift: Callable[[str], Shift] | None = None
+    shift: Callable[[str], Shift] = field(kw_only=True)
 
 
 class TextEasel(Easel):
     """An easel that can draw such candidates too."""
 
     def steered(self, targets: Sequence[Target], candidate: Candidate) -> list[Judged]:
-        if not isinstance(candidate, ShiftedText) or candidate.shift is None:
+        if not isinstance(candidate, ShiftedText):
             return super().steered(targets, candidate)
-        judged: list[Judged] = []
-        for start in range(0, len(targets), self.sampling.batch):
-            part = targets[start : start + self.sampling.batch]
-            with shifted(self.pipeline, [candidate.shift(target.value) for target in part]):
-                judged += judge(self.pipeline, [candidate.case(target) for target in part], self.sampling)
-        return judged
+
+        def draw(pipeline: FluxPipeline, part: slice) -> list[Judged]:
+            with shifted(pipeline, [candidate.shift(target.value) for target in targets[part]]):
+                return judge(pipeline, [candidate.case(target) for target in targets[part]], self.sampling)
+
+        return self._drawn(draw, len(targets))
 
 
 @contextmanager

@@ -1,5 +1,7 @@
 """Searches with equal budgets, pictures drawn once, and outcomes of methods: with a model that is made up."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -75,7 +77,7 @@ def model(monkeypatch):
 
 @pytest.fixture
 def easel(model):
-    return Easel(None, Sampling(batch=4))
+    return Easel(SimpleNamespace(transformer=torch.nn.Linear(1, 1)), Sampling(batch=4))
 
 
 def on(easel, count, first=0):
@@ -90,7 +92,8 @@ def test_a_plain_picture_is_drawn_once(easel, model):
     assert easel.plain([case(9)])[0].reading == UNREADABLE and len(model) == 3
 
 
-def test_only_as_many_are_drawn_as_it_takes_to_find_readable_ones(easel, model):
+def test_only_as_many_are_drawn_as_it_takes_to_find_readable_ones(easel, model, monkeypatch):
+    monkeypatch.setattr(harness, "lanes", lambda _: 1)
     cases = [case(900 if i == 1 else i) for i in range(40)]
     assert [one.case.seed for one in easel.readable(cases, 5)] == [0, 2, 3, 4, 5]
     assert len(model) == 8  # two batches
