@@ -126,7 +126,7 @@ class Pictures:
     def steered(self, asked: Sequence[tuple[str, Words, int]]) -> list[Judged]:
         """For each value, words and seed."""
         targets = [Target(Case(" ".join(words), {}, seed), self.factor, value) for value, words, seed in asked]
-        return self.easel.steered(targets, self.candidate)
+        return self.easel.steered([(target, self.candidate) for target in targets])
 
     def plain(self, asked: Sequence[tuple[str, Words, int]]) -> list[Judged]:
         return self.easel.plain([Case(" ".join(words), {}, seed) for _, words, seed in asked])

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..residual import Plan
@@ -39,6 +39,11 @@ class Candidate:
     settings: Mapping[str, Any] = field(default_factory=dict)
     plan: Callable[[str], Plan] | None = None
     case: Callable[[Target], Case] = _as_it_is
+
+    @property
+    def edits(self) -> bool:
+        """Whether more than the caption is changed."""
+        return self.plan is not None
 
 
 class Method(NamedTuple):
@@ -97,19 +102,22 @@ class Easel:
             raise ValueError(f"expected {count} readable pictures, found {len(found)} of {len(cases)} cases")
         return found[:count]
 
-    def steered(self, targets: Sequence[Target], candidate: Candidate) -> list[Judged]:
-        """Pictures of all targets, each steered to its own value."""
-        cases = [candidate.case(target) for target in targets]
-        if candidate.plan is None:
-            return self.plain(cases)
-        values = list(dict.fromkeys(target.value for target in targets))
-        plans = [candidate.plan(value) for value in values]
+    def steered(self, wanted: Sequence[tuple[Target, Candidate]]) -> list[Judged]:
+        """A picture of each target, steered to its value by the candidate beside it. Candidates share batches."""
+        if not any(candidate.edits for _, candidate in wanted):
+            return self.plain([candidate.case(target) for target, candidate in wanted])
+        return self._drawn(lambda pipeline, part: self._batch(pipeline, wanted[part]), len(wanted))
 
-        def draw(pipeline: FluxPipeline, part: slice) -> list[Judged]:
-            plan = plan_for_each(plans, [values.index(target.value) for target in targets[part]])
-            return judge(pipeline, cases[part], self.sampling, plan)
-
-        return self._drawn(draw, len(targets))
+    def _batch(self, pipeline: FluxPipeline, wanted: Sequence[tuple[Target, Candidate]]) -> list[Judged]:
+        own = [(id(candidate), target.value) for target, candidate in wanted]
+        plans = {
+            key: candidate.plan(target.value)
+            for key, (target, candidate) in zip(own, wanted, strict=True)
+            if candidate.plan is not None
+        }
+        numbers = [list(plans).index(key) if key in plans else None for key in own]
+        plan = plan_for_each(list(plans.values()), numbers)
+        return judge(pipeline, [candidate.case(target) for target, candidate in wanted], self.sampling, plan)
 
     def _drawn(self, draw: Callable[[FluxPipeline, slice], list[Judged]], count: int) -> list[Judged]:
         """`count` pictures, drawn in equal parts of at most a batch."""
@@ -122,8 +130,8 @@ class Easel:
         return [one for judged in drawn for one in judged]
 
 
-def plan_for_each(plans: Sequence[Plan], numbers: Sequence[int]) -> Plan:
-    """One plan for a batch in which picture `i` follows `plans[numbers[i]]`."""
+def plan_for_each(plans: Sequence[Plan], numbers: Sequence[int | None]) -> Plan:
+    """One plan for a batch in which picture `i` follows `plans[numbers[i]]`, or none where that is None."""
     return Plan(
         altered(item, pictures=frozenset(i for i, number in enumerate(numbers) if number == own))
         for own, plan in enumerate(plans)
@@ -188,9 +196,10 @@ def search(
     for _, each in plan:
         part = validation[done : done + each]
         done += each
+        drawn = iter(easel.steered([(one.target, method.candidates[number]) for number in left for one in part]))
         for number in left:
-            judged[number] += easel.steered([one.target for one in part], method.candidates[number])
-            pictures += len(part)
+            judged[number] += islice(drawn, each)
+            pictures += each
             went[number] = _outcome(validation[:done], judged[number])
         left.sort(key=lambda i: (*_rank(went[i], allowed), i))
         left = sorted(left[: -(-len(left) // 2)])
@@ -221,18 +230,25 @@ class Result:
         return cls(name, settings, _outcome(on, steered), on, steered)
 
 
+class Showing(NamedTuple):
+    """What is to be shown: a candidate of a method of some name, on targets."""
+
+    name: str
+    candidate: Candidate
+    test: Sequence[Asked]
+
+
 def show(easel: Easel, name: str, candidate: Candidate, test: Sequence[Asked]) -> Result:
     """One candidate on targets."""
-    steered = easel.steered([one.target for one in test], candidate)
-    return Result.of(name, candidate.settings, test, steered)
+    return show_all(easel, [Showing(name, candidate, test)])[0]
 
 
-def curve(easel: Easel, method: Method, test: Sequence[Asked]) -> list[Result]:
-    """Every candidate of a method on the same targets: success against collateral, where candidates differ in strength.
-
-    Nothing is chosen by it.
-    """
-    return [show(easel, method.name, candidate, test) for candidate in method.candidates]
+def show_all(easel: Easel, showings: Sequence[Showing]) -> list[Result]:
+    """Several, in batches that they share: sooner than one after another."""
+    drawn = iter(easel.steered([(one.target, showing.candidate) for showing in showings for one in showing.test]))
+    return [
+        Result.of(name, candidate.settings, test, list(islice(drawn, len(test)))) for name, candidate, test in showings
+    ]
 
 
 def figures(result: Result) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from ..residual.diffusers_host import percent_to_sigma
 from ..training.models import load_pipeline
 from ..training.sampling import Sampling
 from .cases import Case
-from .harness import PROMPT_EDIT, Asked, Easel, Result, search, show, targets_needed
+from .harness import PROMPT_EDIT, Asked, Easel, Result, Showing, search, show, show_all, targets_needed
 from .steering import outcome
 from .steering_methods import Way, contrast_choices, pair_directions
 from .study_figures import changes, measures
@@ -111,10 +111,8 @@ def study_sizes(
         validation, on = open_targets(easel, wanted, config.targets, factor)
         found = search(easel, way.method, validation, config.search)
         directions, rule = way.choices[found.number]
-        results = [
-            show(easel, name, directions.candidate(rule._replace(strength=part * rule.strength), to_sigma), on)
-            for part in config.factors
-        ]
+        rules = [rule._replace(strength=part * rule.strength) for part in config.factors]
+        results = show_all(easel, [Showing(name, directions.candidate(one, to_sigma), on) for one in rules])
         courses[name] = Course.of(results)
         edit = show(easel, "prompt_edit", PROMPT_EDIT.candidates[0], on)
         sizes[name] = {

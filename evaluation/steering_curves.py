@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -13,7 +13,7 @@ from ..demo.captions import WORDS, words_of
 from ..demo.scenes import FACTORS, Scene, sample_scenes
 from ..residual import Site
 from .cases import Case, case_of, sample_cases
-from .harness import PROMPT_EDIT, Asked, Easel, Result, show
+from .harness import PROMPT_EDIT, Asked, Easel, Result, Showing, show, show_all
 from .steering_methods import Choice, Directions, Rule, pair_directions
 from .study_figures import first, joined, measures
 from .study_targets import fitting_targets
@@ -99,13 +99,18 @@ class CurveJob:
 
     def strengths(self) -> dict[str, list[dict[str, Any]]]:
         """Success against collateral: every method at other strengths than the chosen one, and at that too."""
-        count, found = self.curves.strength_targets, {}
-        for name, (directions, rule) in self.best.items():
-            chosen = first(self.shown[name], count)
-            results = {1.0: chosen} | {
-                factor: self._show(name, directions, rule._replace(strength=factor * rule.strength), chosen.asked)
-                for factor in self.curves.strengths
-            }
+        count, factors = self.curves.strength_targets, self.curves.strengths
+        chosen = {name: first(self.shown[name], count) for name in self.best}
+        drawn = iter(
+            self._show(
+                (name, directions, rule._replace(strength=factor * rule.strength), chosen[name].asked)
+                for name, (directions, rule) in self.best.items()
+                for factor in factors
+            )
+        )
+        found = {}
+        for name, (_, rule) in self.best.items():
+            results = {1.0: chosen[name]} | {factor: next(drawn) for factor in factors}
             self.results[f"strength {name}"] = [results[factor] for factor in sorted(results)]
             found[name] = [
                 {"strength": factor * rule.strength, **measures(results[factor])} for factor in sorted(results)
@@ -114,24 +119,25 @@ class CurveJob:
 
     def sites(self, image: Sequence[float], text: Sequence[float]) -> list[dict[str, Any]]:
         """Contrastive vectors at every site that was watched, at every strength of its stream, in the chosen part."""
-        rows, rule = [], self.best["contrast"].rule
-        for directions in pair_directions(self.sides) + pair_directions(self.later):
-            site = directions.site
-            for strength in image if site.stream == "img" else text:
-                on = self.test[: self.curves.site_targets]
-                went = self._show("contrast", directions, rule._replace(strength=strength), on)
-                rows.append({"site": str(site), "strength": strength, **measures(went)})
-        return rows
+        rule, on = self.best["contrast"].rule, self.test[: self.curves.site_targets]
+        each = [
+            (directions, strength)
+            for directions in pair_directions(self.sides) + pair_directions(self.later)
+            for strength in (image if directions.site.stream == "img" else text)
+        ]
+        drawn = self._show(("contrast", one, rule._replace(strength=strength), on) for one, strength in each)
+        return [
+            {"site": str(directions.site), "strength": strength, **measures(went)}
+            for (directions, strength), went in zip(each, drawn, strict=True)
+        ]
 
     def windows(self) -> list[dict[str, Any]]:
         """The contrastive vector in other parts of sampling, at the chosen site and strength."""
         directions, rule = self.best["contrast"]
-        on, rows = self.test[: self.curves.span_targets], []
-        for start, end in self.curves.spans:
-            went = self._show("contrast", directions, Rule(rule.strength, start, end), on)
-            self.results.setdefault("windows", []).append(went)
-            rows.append({"start": start, "end": end, **measures(went)})
-        return rows
+        on, spans = self.test[: self.curves.span_targets], self.curves.spans
+        drawn = self._show(("contrast", directions, Rule(rule.strength, start, end), on) for start, end in spans)
+        self.results["windows"] = drawn
+        return [{"start": start, "end": end, **measures(went)} for (start, end), went in zip(spans, drawn, strict=True)]
 
     def pairs(self) -> list[dict[str, Any]]:
         """The contrastive vector of fewer pairs, at the chosen site, strength and part of sampling.
@@ -144,7 +150,7 @@ class CurveJob:
             draws = range(min(self.curves.draws, there // count))
             made = [self.sides.directions(site, slice(i * count, (i + 1) * count)) for i in draws]
             on = self.test[: self.curves.count_targets]
-            went = joined([self._show("contrast", replace(directions, by_value=own), rule, on) for own in made])
+            went = joined(self._show(("contrast", replace(directions, by_value=own), rule, on) for own in made))
             cosines = [
                 float(torch.cosine_similarity(own[value], directions.by_value[value], dim=0))
                 for own in made
@@ -172,7 +178,7 @@ class CurveJob:
         for name, made, near, levels in kinds:
             for level, cases in levels.items():
                 some = fitting_targets(self.easel, cases, self.factor)[: self.curves.related_targets]
-                went = self._show(name, made, rule, some)
+                (went,) = self._show([(name, made, rule, some)])
                 edit = show(self.easel, "prompt_edit", PROMPT_EDIT.candidates[0], some)
                 related = [near(one.target.value, one.target.case.caption) for one in some]
                 known = [value for value in related if value is not None]
@@ -248,8 +254,11 @@ class CurveJob:
                 return cases
         raise ValueError(f"expected {n} scenes of the {split} split with {dict(fixed)}, found {len(cases)}")
 
-    def _show(self, name: str, directions: Directions, rule: Rule, on: Sequence[Asked]) -> Result:
-        return show(self.easel, name, directions.candidate(rule, self.to_sigma), on)
+    def _show(self, wanted: Iterable[tuple[str, Directions, Rule, Sequence[Asked]]]) -> list[Result]:
+        return show_all(
+            self.easel,
+            [Showing(name, directions.candidate(rule, self.to_sigma), on) for name, directions, rule, on in wanted],
+        )
 
 
 def _correlation(pairs: Sequence[tuple[float, bool]]) -> float | None:

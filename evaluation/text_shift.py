@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..demo.scenes import FACTORS
 from ..training.embeddings import embed
-from .cases import Judged, judge
+from .cases import Judged
 from .harness import Candidate, Easel
 from .steering import Target
 
@@ -37,26 +37,33 @@ class ShiftedText(Candidate):
 
     shift: Callable[[str], Shift] = field(kw_only=True)
 
+    @property
+    def edits(self) -> bool:
+        return True
+
 
 class TextEasel(Easel):
     """An easel that can draw such candidates too."""
 
-    def steered(self, targets: Sequence[Target], candidate: Candidate) -> list[Judged]:
-        if not isinstance(candidate, ShiftedText):
-            return super().steered(targets, candidate)
-
-        def draw(pipeline: FluxPipeline, part: slice) -> list[Judged]:
-            with shifted(pipeline, [candidate.shift(target.value) for target in targets[part]]):
-                return judge(pipeline, [candidate.case(target) for target in targets[part]], self.sampling)
-
-        return self._drawn(draw, len(targets))
+    def _batch(self, pipeline: FluxPipeline, wanted: Sequence[tuple[Target, Candidate]]) -> list[Judged]:
+        shifts = [
+            candidate.shift(target.value) if isinstance(candidate, ShiftedText) else None
+            for target, candidate in wanted
+        ]
+        with shifted(pipeline, shifts):
+            return super()._batch(pipeline, wanted)
 
 
 @contextmanager
-def shifted(pipeline: FluxPipeline, shifts: Sequence[Shift]) -> Iterator[None]:
-    """While inside, picture `i` of each call of the model is told `shifts[i]` more than its prompt says."""
-    prompt = torch.stack([shift.prompt for shift in shifts])[:, None]
-    pooled = torch.stack([shift.pooled for shift in shifts])
+def shifted(pipeline: FluxPipeline, shifts: Sequence[Shift | None]) -> Iterator[None]:
+    """While inside, picture `i` of each call of the model is told `shifts[i]`, if any, more than its prompt says."""
+    some = next((shift for shift in shifts if shift is not None), None)
+    if some is None:
+        yield
+        return
+    each = [some.times(0.0, 0.0) if shift is None else shift for shift in shifts]
+    prompt = torch.stack([shift.prompt for shift in each])[:, None]
+    pooled = torch.stack([shift.pooled for shift in each])
 
     def before(module: Any, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
         for name, part in (("encoder_hidden_states", prompt), ("pooled_projections", pooled)):

@@ -17,13 +17,14 @@ from fluxtionary.evaluation.harness import (
     Candidate,
     Easel,
     Method,
+    Showing,
     asked,
-    curve,
     figures,
     plan_for_each,
     rounds,
     search,
     show,
+    show_all,
     targets_needed,
 )
 from fluxtionary.evaluation.steering import Target, even_targets
@@ -134,6 +135,29 @@ def test_a_search_halves_and_finds_the_best_without_collateral(easel):
     assert seen == {2: 6, 9: 6, 7: 18, 4: 18}
 
 
+def test_candidates_share_batches_and_each_picture_has_its_own(easel, model, monkeypatch):
+    """Eight pictures by three candidates are two batches of four, and so are those of a search's round."""
+    some, sizes = on(easel, 4), []
+    monkeypatch.setattr(harness, "lanes", lambda _: 1)
+    drawn = harness.judge
+
+    def judge(pipeline, cases, sampling, plan=None):
+        sizes.append(len(cases))
+        return drawn(pipeline, cases, sampling, plan)
+
+    monkeypatch.setattr(harness, "judge", judge)
+    wanted = [(one.target, candidate) for one in some[:3] for candidate in map(steer, (2, 9))]
+    wanted += [(some[3].target, PROMPT_EDIT.candidates[0]), (some[3].target, steer(9))]
+    found = easel.steered(wanted)
+    assert sizes == [4, 4]
+    for (target, candidate), one in zip(wanted, found, strict=True):
+        hit = not candidate.edits or candidate.settings["strength"] > target.case.seed % 10
+        assert (one.reading.color == target.value) == hit
+    sizes.clear()
+    search(easel, Method("a", tuple(map(steer, (2, 9, 7, 4)))), on(easel, 40, first=100), 48)
+    assert sizes == [4] * (10 + 12), "40 unsteered pictures, then 4 candidates on 6 targets and 2 on 12"
+
+
 def test_a_search_may_allow_some_collateral(easel):
     """Strength 9 always hits and always breaks the background, 2 seldom hits: the first wins where that is allowed."""
     methods = Method("a", tuple(map(steer, (2, 9))))
@@ -160,9 +184,9 @@ def test_a_prompt_edit_asks_for_another_caption_with_the_same_seed(easel, model)
     assert not any(steered for _, _, steered in model)
 
 
-def test_a_curve_shows_all_settings_on_the_same_targets(easel):
+def test_several_settings_are_shown_together_as_each_alone(easel):
     some = on(easel, 20)
-    points = curve(easel, Method("a", tuple(map(steer, (2, 5, 9)))), some)
+    points = show_all(easel, [Showing("a", steer(strength), some) for strength in (2, 5, 9)])
     assert [(p.outcome.success.value, p.outcome.collateral.value) for p in points] == [(0.2, 0), (0.5, 0), (0.9, 0.9)]
     assert {one.outcome.success.n for one in points} == {20}
 

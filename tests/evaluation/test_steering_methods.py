@@ -132,9 +132,12 @@ def test_each_picture_is_told_its_own_shift_and_only_inside(random_flux, draw):
     prompts, (d, pooled) = ["a red circle", "a circle"], (128, 64)
     nothing, much = Shift(torch.zeros(d), torch.zeros(pooled)), Shift(torch.ones(d), torch.ones(pooled))
     plain = draw(random_flux, prompts)
-    with shifted(random_flux, [nothing, much]):
-        told = draw(random_flux, prompts)
-    assert torch.equal(plain[0], told[0]) and not torch.allclose(plain[1], told[1])
+    for first in (nothing, None):
+        with shifted(random_flux, [first, much]):
+            told = draw(random_flux, prompts)
+        assert torch.equal(plain[0], told[0]) and not torch.allclose(plain[1], told[1])
+    with shifted(random_flux, [None, None]):
+        assert torch.equal(draw(random_flux, prompts), plain)
     assert torch.equal(draw(random_flux, prompts), plain)
 
 

@@ -13,7 +13,7 @@ from fluxtionary.demo.measure import UNREADABLE, Reading
 from fluxtionary.demo.scenes import FACTORS
 from fluxtionary.dictionaries import ContrastMeter, Scale
 from fluxtionary.dictionaries.scale import BINS
-from fluxtionary.evaluation import harness, model_size, steering_curves, steering_study, text_shift
+from fluxtionary.evaluation import harness, model_size, steering_curves, steering_study
 from fluxtionary.evaluation.cases import Judged
 from fluxtionary.evaluation.steering_methods import (
     TITLES,
@@ -108,8 +108,7 @@ def made_up(monkeypatch):
         inner_dim = WIDTH
 
     pipeline = SimpleNamespace(transformer=Transformer(2, 2))
-    for module in (harness, text_shift):
-        monkeypatch.setattr(module, "judge", fake_judge)
+    monkeypatch.setattr(harness, "judge", fake_judge)
     for module in (steering_study, model_size):
         monkeypatch.setattr(module, "load_pipeline", lambda name: pipeline)
         monkeypatch.setattr(module, "percent_to_sigma", lambda *_: lambda share: 1 - share)
