@@ -70,7 +70,11 @@ def pictures(found: Findings) -> dict[str, tuple[Image.Image, str]]:
     if found.adversarial:
         examples = found.figures["adversarial"]["examples"]
         rows = [
-            Row([plain, steered], f"to {one['value']} ({one['goal']})", one["caption"])
+            Row(
+                [plain, steered],
+                f"to {one['value']}, {'' if one['reached'] else 'not '}{one['goal']}",
+                one["caption"],
+            )
             for one, (steered, plain) in zip(examples, found.adversarial, strict=True)
         ]
         words = "Captions found by evolution, on noise that their search never saw"

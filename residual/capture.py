@@ -13,10 +13,8 @@ from torch import Tensor
 
 from ..dictionaries import Dictionary, FitMeter, SparseCode
 from .edits import Record, Tap
+from .moment import ROUNDING
 from .site import Site
-
-CLOSE = 1e-6
-"""Sigmas that differ by less are one."""
 
 
 class CaptureError(LookupError):
@@ -66,7 +64,7 @@ class Recording:
         steps = list(pairwise(self.sigmas))
         for number, (begin, end) in enumerate(steps):
             way = 1 if end < begin else -1
-            if way * end < way * sigma - CLOSE and way * sigma <= way * begin + CLOSE:
+            if way * end < way * sigma - ROUNDING and way * sigma <= way * begin + ROUNDING:
                 return number
         if not steps or abs(sigma - self.sigmas[0]) < abs(sigma - self.sigmas[-1]):
             return 0

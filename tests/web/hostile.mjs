@@ -12,7 +12,7 @@ export async function hostile(driver, { mode, api }) {
     await loadApi(page, api);
     const hand = new Hand(page);
     await tab.openTab(hand);
-    const choice = page.getByRole("combobox", { name: "Dictionary" });
+    const choice = page.getByRole("combobox", { name: "Dictionary", exact: true });
     await choice.waitFor();
     const options = await choice.locator("option").evaluateAll((all) => all.map(({ value, label }) => ({ value, label })));
     const told = {};
@@ -35,10 +35,10 @@ export async function hostile(driver, { mode, api }) {
 
 /** What the tab says of the chosen atlas; with features, one of its pages too. */
 async function look(page, hand) {
-  await page.locator(".flx-grid [role=gridcell][data-feature], .flx-empty").first().waitFor();
-  if (await page.locator(".flx-empty:visible").count()) return page.locator(".flx-empty").textContent();
+  await page.locator(".flx-grid [role=gridcell][data-feature]:visible, .flx-note:visible").first().waitFor();
   await page.waitForTimeout(300);
-  if (!(await tab.cells(page).count())) return page.locator(".flx-note:visible").allTextContents();
+  const notes = page.locator(".flx-note:visible");
+  if (await notes.count()) return (await notes.allTextContents()).join(" ");
   await hand.hover(tab.cells(page).nth(1));
   await tab.cells(page).first().click();
   await tab.featurePage(page).locator(".flx-companion, .flx-wrong").first().waitFor();

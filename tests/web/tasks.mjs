@@ -1,21 +1,25 @@
 // Tasks as an artist has them, timed by the number of actions.
 import { Hand } from "./hand.mjs";
-import { frame, loadApi, loadWorkflow, nodesOf, run, STEER } from "./host.mjs";
+import { frame, loadApi, loadWorkflow, nodesOf, promptOf, run, STEER } from "./host.mjs";
 import { asks, field, readRun, seen } from "./panels.mjs";
 import * as tab from "./tab.mjs";
 
 /** "Make this circle blue without touching the prompt": from a plain workflow to a steered picture. */
 export async function recolor(driver, { mode, api, text }) {
-  const page = await tab.pageWithoutTab(driver, mode);
-  await loadApi(page, api);
-  const before = await run(page);
-  const hand = new Hand(page);
-  await tab.openTab(hand);
-  const found = await tab.search(hand, text);
-  await tab.openFeature(hand, found[0].feature);
-  await tab.steerWithThis(hand);
-  const after = await pressRun(hand);
-  return { found, before, after, steering: await nodesOf(page, STEER), ...hand.told };
+  const { page, context } = await driver.fresh({ mode });
+  try {
+    await loadApi(page, api);
+    const before = await run(page);
+    const hand = new Hand(page);
+    await tab.openTab(hand);
+    const found = await tab.search(hand, text);
+    await tab.openFeature(hand, found[0].feature);
+    await tab.steerWithThis(hand);
+    const after = await pressRun(hand);
+    return { found, before, after, steering: await nodesOf(page, STEER), ...hand.told };
+  } finally {
+    await context.close();
+  }
 }
 
 /** Presses the keys that run the workflow. */
@@ -45,7 +49,7 @@ export async function background(driver, { mode, api, at }) {
     id,
   );
   const after = await pressRun(hand);
-  return { before: outputs, after, listed, ...hand.told };
+  return { before: outputs, after, listed, prompt: await promptOf(page), ...hand.told };
 }
 
 /** Sets a widget as its own editor does; counted as two actions, to open it and to choose. */
