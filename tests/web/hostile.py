@@ -33,21 +33,23 @@ MARKUP = (
     "\u202egnp.elif \u0007\u001b[31m ends \ufeffhere " + "wide" * 60,
 )
 """What stands where words should: labels, explanations, captions, names."""
-NAMES = ("hostile", f"<img src=x onerror={RUN.replace('/', '')}>", "..%2f..%2fetc")
+NAMES = ("hostile", f"<img src=x onerror={RUN.replace('/', '')}>", "up%2f..%2f..%2fetc")
 """Folders of atlases. The first is the dictionary's of the same name."""
 DICTIONARY = "hostile.safetensors"
 
 
 def install(models: Path) -> list[Path]:
-    """A dictionary with an atlas full of markup, two copies under odd names, and one that is corrupt."""
+    """A dictionary with an atlas full of markup, two under odd names that are no dictionary's, and a corrupt one."""
     atlases = models / "flux_atlases"
     made = [atlases / name for name in (*NAMES, "corrupt")]
     dictionary = make_dictionary("double.1.img", 192)
     path = models / "flux_dictionaries" / DICTIONARY
     save_dictionary(dictionary, path)
-    write(made[0], fingerprint(dictionary), dictionary.n_features)
-    for copy in made[1:]:
-        shutil.copytree(made[0], copy)
+    own = fingerprint(dictionary), dictionary.n_features
+    write(made[0], *own, dictionary.kind)
+    write(made[1], *own, MARKUP[0])
+    for copy in made[2:]:
+        shutil.copytree(made[1], copy)
     database = made[-1] / FILE
     whole = database.read_bytes()
     database.write_bytes(whole[:4096] + b"\xff" * 8192 + whole[12288:])
@@ -59,8 +61,8 @@ def remove(paths: list[Path]) -> None:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-def write(folder: Path, of: str, n_features: int) -> None:
-    about = {"kind": MARKUP[0], "site": "double.1.img", "n_features": n_features, "model": {"name": MARKUP[1]}}
+def write(folder: Path, of: str, n_features: int, kind: str) -> None:
+    about = {"kind": kind, "site": "double.1.img", "n_features": n_features, "model": {"name": MARKUP[1]}}
     header = {
         **{"fingerprint": of, "dictionary": about, "grid": [8, 8], "size": [32, 32], "sigmas": [1.0, 0.5]},
         **{"capture": {}, "title": MARKUP[2], "name": MARKUP[7]},

@@ -1,6 +1,6 @@
 // Pictures of the feature browser for the README.
 import { Hand } from "./hand.mjs";
-import { frame, loadApi, run } from "./host.mjs";
+import { frame, loadApi, loadWorkflow, run } from "./host.mjs";
 import { asks, field } from "./panels.mjs";
 import * as tab from "./tab.mjs";
 
@@ -11,6 +11,8 @@ export async function photograph(driver, { mode, dark, api, text, opened, at, ou
   const { page, context } = await driver.fresh({ mode, dark, size: [1680, 945] });
   try {
     await loadApi(page, api);
+    const laid = await page.evaluate(laidOut);
+    await loadWorkflow(page, laid.workflow);
     await run(page);
     const hand = new Hand(page);
     await tab.openTab(hand);
@@ -18,9 +20,11 @@ export async function photograph(driver, { mode, dark, api, text, opened, at, ou
     if (opened) await tab.openFeature(hand, found[0].feature);
     else await hand.click(page.getByRole("button", { name: "Heat maps" }));
     await page.waitForTimeout(2500);
-    await page.evaluate(layOut);
-    await frame(page, null, await page.evaluate(() => document.querySelector(".flx").getBoundingClientRect().right + 40));
+    const left = await page.evaluate(() => document.querySelector(".flx").getBoundingClientRect().right + 40);
+    await frame(page, laid.seen, left);
     await asks(page, () => hand.clickAt(field(page), at));
+    await page.waitForTimeout(500);
+    await frame(page, laid.seen, left); // with the list of features, which makes the node higher
     await page.locator(".flx-panel-seen .flx-panel-steer").first().focus();
     await page.mouse.move(5, 940);
     await page.waitForTimeout(4000);
@@ -30,27 +34,22 @@ export async function photograph(driver, { mode, dark, api, text, opened, at, ou
   }
 }
 
-/** What is looked at in the middle, what leads there small on its left. */
-function layOut() {
+/** The workflow with what is looked at side by side; what leads there lies far to the left, out of sight. */
+function laidOut() {
   const of = (type, at = 0) => app.graph._nodes.filter((node) => node.type === type).at(at);
   const places = [
-    [of("FluxtionaryLoadDemoFlux"), 0, 0],
-    [of("FluxtionaryLoadDictionary"), 0, 150],
-    [of("CLIPTextEncode"), 0, 270],
-    [of("CLIPTextEncode", 1), 0, 430],
-    [of("EmptySD3LatentImage"), 0, 590],
-    [of("FluxtionaryTap"), 330, 0],
-    [of("KSampler"), 330, 170],
-    [of("VAEDecode"), 330, 490],
-    [of("FluxtionaryReadFeatures"), 650, 0],
-    [of("FluxtionarySteerWithFeature"), 1130, 0],
-    [of("KSampler", 1), 1130, 420],
-    [of("VAEDecode", 1), 330, 590],
-    [of("SaveImage"), 1450, 0],
+    [of("FluxtionaryReadFeatures"), 0, 0, 400],
+    [of("FluxtionarySteerWithFeature"), 480, 0, 330],
+    [of("KSampler", 1), 480, 560, 330],
+    [of("SaveImage"), 890, 0, 400, 470],
   ];
-  for (const [node, x, y] of places) node.pos = [x, y];
-  const read = of("FluxtionaryReadFeatures");
-  read.setSize([440, read.size[1]]);
-  of("SaveImage").setSize([300, 360]);
-  app.canvas.setDirty(true, true);
+  const far = app.graph._nodes.filter((node) => !places.some(([one]) => one === node));
+  const workflow = app.graph.serialize();
+  const put = (id, pos, size) => {
+    const saved = workflow.nodes.find((node) => node.id === id);
+    Object.assign(saved, { pos, size: size ?? saved.size });
+  };
+  for (const [node, x, y, width, height] of places) put(node.id, [x, y], [width, height ?? node.size[1]]);
+  for (const [number, node] of far.entries()) put(node.id, [-6000 + 500 * number, 0]);
+  return { workflow, seen: places.map(([node]) => node.id) };
 }

@@ -15,9 +15,8 @@ from tests.host.comfy_server import COMFYUI, ComfyServer  # noqa: E402
 from tests.web import graphs  # noqa: E402
 from tests.web.browser import Browser, missing  # noqa: E402
 
-CAPTION = "a large green circle at the center on a white background"
 SHOTS = {
-    "feature-browser": {"mode": "classic", "dark": True, "text": "green", "opened": False},
+    "feature-browser": {"mode": "classic", "dark": True, "text": "red", "opened": False},
     "feature-page": {"mode": "newer", "dark": False, "text": "red", "opened": True},
 }
 
@@ -40,7 +39,7 @@ def take(browser: Browser, folder: Path) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         for name, settings in SHOTS.items():
             shot = Path(temporary) / f"{name}.png"
-            browser.call("photograph", api=graphs.shown(CAPTION), at=[0.5, 0.5], out=str(shot), **settings)
+            browser.call("photograph", api=graphs.shown(graphs.OPEN), at=[0.5, 0.5], out=str(shot), **settings)
             path = folder / f"{name}.webp"
             Image.open(shot).convert("RGB").save(path, quality=88, method=6)
             print(f"{path}: {path.stat().st_size // 1000} KB")

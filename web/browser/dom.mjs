@@ -75,18 +75,27 @@ export function loadStyle(name, module) {
 }
 
 /**
- * A function that runs once it has not been called for a while.
+ * A function that acts at once; calls that follow within a pause act together, once, with what the last one gave.
  * @template {unknown[]} Values
- * @param {(...values: Values) => void} act
- * @param {number} milliseconds
+ * @param {(...values: Values) => void} act @param {number} milliseconds the pause
  * @returns {(...values: Values) => void}
  */
-export function later(act, milliseconds) {
-  /** @type {ReturnType<typeof setTimeout> | undefined} */
-  let timer;
+export function paced(act, milliseconds) {
+  /** @type {Values | undefined} */
+  let next;
+  let resting = true;
+  const go = (/** @type {Values} */ values) => {
+    resting = false;
+    setTimeout(() => {
+      resting = true;
+      if (next) go(next);
+    }, milliseconds);
+    next = undefined;
+    act(...values);
+  };
   return (...values) => {
-    clearTimeout(timer);
-    timer = setTimeout(() => act(...values), milliseconds);
+    if (resting) go(values);
+    else next = values;
   };
 }
 

@@ -5,7 +5,7 @@
 /** @import { FeatureCell } from "./cell.mjs" */
 
 import { featureCell } from "./cell.mjs";
-import { fill, later, loadStyle, make } from "./dom.mjs";
+import { fill, loadStyle, make, paced } from "./dom.mjs";
 import { Grid } from "./grid.mjs";
 import { Pages } from "./pages.mjs";
 import { said } from "./server.mjs";
@@ -45,7 +45,7 @@ export class List {
       spellcheck: false,
       autocomplete: "off",
       maxLength: 200,
-      oninput: later(() => this.#ask(), PAUSE),
+      oninput: paced(() => this.#ask(), PAUSE),
       onkeydown: (/** @type {KeyboardEvent} */ event) => this.#searchKey(event),
     });
     this.order = make("select", { class: "flx-order", "aria-label": "Sort by", onchange: () => this.#ask() });

@@ -1,6 +1,6 @@
 /** Choose a feature from an atlas: a small page over the graph with a search. */
 
-import { fill, later, make, style } from "../browser/dom.mjs";
+import { fill, make, paced, style } from "../browser/dom.mjs";
 import { said, wasAborted } from "../browser/server.mjs";
 import { named } from "../browser/words.mjs";
 import { smallThumbnail } from "./small_thumbnail.mjs";
@@ -63,7 +63,7 @@ class Picker {
   }
 
   #listen() {
-    const soon = later(() => void this.#ask(true), TYPING_MILLISECONDS);
+    const soon = paced(() => void this.#ask(true), TYPING_MILLISECONDS);
     this.search.addEventListener("input", soon);
     this.element.addEventListener("keydown", (event) => this.#key(event));
     this.element.addEventListener("toggle", (event) => {

@@ -1,6 +1,6 @@
 /** The panel on Read Features and Inspect Picture: the run's pictures, and the features of what is chosen in them. */
 
-import { later, make } from "../browser/dom.mjs";
+import { make, paced } from "../browser/dom.mjs";
 import { mask, steer } from "../browser/send.mjs";
 import { said, wasAborted } from "../browser/server.mjs";
 import { Batch } from "./batch.mjs";
@@ -53,7 +53,7 @@ export class RunPanel {
     this.content = this.#content();
     this.place = place;
     place.fill(this.content);
-    this.askSoon = later(() => void this.#ask(), SETTLE_MILLISECONDS);
+    this.askSoon = paced(() => void this.#ask(), SETTLE_MILLISECONDS);
   }
 
   #content() {
