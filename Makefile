@@ -29,9 +29,8 @@ test: check
 host-record: install
 	$(BIN)/pytest tests/host --record docs/host-run.json
 
-test-all: install web-modules
+test-all: install
 	$(BIN)/pytest -m long --timeout 1500
-	OMP_NUM_THREADS=1 $(BIN)/pytest tests/web -m browser
 
 # Chromium and the type checker for web/: without npm or a network, what needs them says so and is skipped
 WEB := tests/web/node_modules

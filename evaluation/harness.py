@@ -88,19 +88,19 @@ class Easel:
         return [self._known[case.caption, case.seed] for case in cases]
 
     def readable(self, cases: Sequence[Case], count: int) -> list[Judged]:
-        """Unsteered pictures of the first `count` cases that can be read; hardly more are drawn than that takes.
+        """Unsteered pictures of the first `count` cases that can be read; only as many are drawn as that takes.
 
         Raises `ValueError` where there are too few.
         """
         found: list[Judged] = []
-        step = self.sampling.batch * lanes(self.pipeline)
-        for start in range(0, len(cases), step):
-            if len(found) >= count:
-                break
-            found += [one for one in self.plain(cases[start : start + step]) if one.reading.readable]
+        looked_at = 0
+        while len(found) < count and looked_at < len(cases):
+            some = cases[looked_at : looked_at + count - len(found)]
+            looked_at += len(some)
+            found += [one for one in self.plain(some) if one.reading.readable]
         if len(found) < count:
             raise ValueError(f"expected {count} readable pictures, found {len(found)} of {len(cases)} cases")
-        return found[:count]
+        return found
 
     def steered(self, wanted: Sequence[tuple[Target, Candidate]]) -> list[Judged]:
         """A picture of each target, steered to its value by the candidate beside it. Candidates share batches."""

@@ -141,15 +141,21 @@ def _reversal(figures: Mapping[str, Any]) -> Claim:
 
 def _harm(figures: Mapping[str, Any]) -> Claim:
     own, edit = figures["by_method"]["contrast"], figures["by_method"]["prompt_edit"]
-    strong = figures["strength_curve"]["contrast"][-1]
+    rows = figures["strength_curve"]["contrast"]
+    strong, chosen = rows[-1], own["settings"]["strength"]
     text = (
         f"no longer a scene: {own['quality_loss']:.3f} at the chosen strength, {strong['quality_loss']:.3f} at "
-        f"{strong['strength']:.2g}, prompt edit {edit['quality_loss']:.3f}; other factors changed: "
+        f"{strong['strength']:.2g}, prompt edit {edit['quality_loss']:.3f}; something named breaks: "
+        f"{own['collateral']:.2f}, {strong['collateral']:.2f}, {edit['collateral']:.2f}; other factors changed: "
         f"{own['changed']:.2f}, {strong['changed']:.2f}, {edit['changed']:.2f}"
     )
-    worse = strong["quality_loss"] > edit["quality_loss_high"] or strong["collateral_low"] > edit["collateral_high"]
-    chosen = own["quality_loss"] > edit["quality_loss_high"]
-    verdict = "agrees" if chosen else "only when too strong" if worse else "not seen here"
+    broken = [row for row in rows if row["collateral_low"] > edit["collateral_high"] and row["strength"] > chosen]
+    if own["quality_loss"] > edit["quality_loss_high"]:
+        verdict = "agrees"
+    elif strong["quality_loss"] > edit["quality_loss_high"]:
+        verdict = "only when too strong"
+    else:
+        verdict = f"stays a scene; more breaks from {broken[0]['strength']:.2g} on" if broken else "not seen here"
     return Claim(SOURCE, "4. Steering harms the model (perplexity)", text, verdict)
 
 
@@ -167,14 +173,20 @@ def _size(figures: Mapping[str, Any]) -> Claim:
     )
     agrees, opposite = difference["high"] < 0, difference["low"] > 0
     verdict = "agrees, for two sizes" if agrees else "the other way round" if opposite else "cannot be told"
+    sites = {name: one["settings"]["site"] for name, one in figures["model_size"]["sizes"].items()}
+    if len(set(sites.values())) > 1:
+        text += "; each is steered where it is steered best: " + ", ".join(f"{k} at {v}" for k, v in sites.items())
+        verdict += ", at different sites"
     return Claim(SOURCE, claim, text, verdict)
 
 
 def _sites(figures: Mapping[str, Any]) -> Claim:
     ranked = best_of_sites(figures["site_curve"])
     text = "joint success by site: " + ", ".join(f"{row['site']} {row['joint']:.2f}" for row in ranked)
-    early = bool(ranked) and ranked[0]["site"].startswith("double")
-    return Claim(SOURCE, "Beside them: early to middle layers are best", text, "agrees" if early else "not here")
+    best = [row["site"] for row in ranked if row["joint"] == ranked[0]["joint"]]
+    early = [site.startswith("double") for site in best]
+    verdict = "agrees" if early and all(early) else "a tie" if any(early) else "not here"
+    return Claim(SOURCE, "Beside them: early to middle layers are best", text, verdict)
 
 
 def share(figures: Mapping[str, Any], name: str) -> str:

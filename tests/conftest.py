@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from datetime import date
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from fluxtionary.dictionaries.scale import BINS
 
 from .host.comfy_server import COMFYUI, FIGURES, HOW_TO_GET_ONE
 
+# A shell lets what it starts in the background ignore Ctrl-C, which tests of interruptions need to work.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 # Of two processes with two threads each on two cores, every one waits for the other.
 torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
 

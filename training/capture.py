@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -18,7 +17,6 @@ from ..residual.diffusers_host import Stopped, attach
 from ..residual.tokens import Tokens
 from .embeddings import Embedded, embedded_batches
 from .sampling import ModelError, Sampling, text_length
-from .side_by_side import in_lanes
 
 if TYPE_CHECKING:
     from diffusers import FluxPipeline
@@ -85,12 +83,8 @@ class PipelineStream:
     def batches(self, start: int = 0, step: int = 1) -> Iterator[dict[Site, Tokens]]:
         numbers = range(start, len(self), step)
         embedded = embedded_batches(self.pipeline, [self.prompts[self._pictures(number)] for number in numbers])
-        yield from in_lanes(self.pipeline, self._on, zip(numbers, embedded, strict=True))
-
-    def _on(self, pipeline: FluxPipeline, job: tuple[int, Embedded]) -> dict[Site, Tokens]:
-        own = copy.copy(self)
-        own.pipeline = pipeline
-        return own._batch(*job)
+        for number, text in zip(numbers, embedded, strict=True):
+            yield self._batch(number, text)
 
     def _pictures(self, number: int) -> slice:
         return slice(number * self.sampling.batch, (number + 1) * self.sampling.batch)

@@ -16,7 +16,6 @@ from ..residual.tokens import Tokens
 from .capture import Capture, PipelineStream
 from .embeddings import Embedded, embedded_batches
 from .sampling import ModelError, Sampling
-from .side_by_side import in_lanes
 
 if TYPE_CHECKING:
     from diffusers import FluxPipeline
@@ -104,12 +103,13 @@ class DrawnPictures:
     def batches(self, start: int = 0) -> Iterator[Drawn]:
         parts = [slice(i * self.sampling.batch, (i + 1) * self.sampling.batch) for i in range(start, len(self))]
         embedded = embedded_batches(self.pipeline, [self.prompts[part] for part in parts])
-        yield from in_lanes(self.pipeline, lambda own, job: self._batch(own, *job), zip(parts, embedded, strict=True))
+        for part, text in zip(parts, embedded, strict=True):
+            yield self._batch(part, text)
 
-    def _batch(self, pipeline: FluxPipeline, part: slice, text: Embedded) -> Drawn:
-        device, dtype = pipeline._execution_device, pipeline.transformer.dtype
-        with attach(pipeline, self.plan) as run, torch.inference_mode():
-            images = pipeline(
+    def _batch(self, part: slice, text: Embedded) -> Drawn:
+        device, dtype = self.pipeline._execution_device, self.pipeline.transformer.dtype
+        with attach(self.pipeline, self.plan) as run, torch.inference_mode():
+            images = self.pipeline(
                 prompt_embeds=text.prompts.to(device, dtype),
                 pooled_prompt_embeds=text.pooled.to(device, dtype),
                 height=self.sampling.height,
@@ -123,7 +123,7 @@ class DrawnPictures:
             wanted = ", ".join(f"{sigma:.3f}" for sigma in self.sigmas)
             raise ModelError(
                 f"expected steps of sampling near each of sigma {wanted}, found none at some: "
-                f"the {type(pipeline.scheduler).__name__} has another schedule than the flow's own"
+                f"the {type(self.pipeline.scheduler).__name__} has another schedule than the flow's own"
             )
         tokens = {site: _read(run, site, text.words, part.start) for site in self.sites}
         return Drawn(part.start, (np.asarray(images) * 255).round().astype(np.uint8), tokens)

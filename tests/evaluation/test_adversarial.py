@@ -89,8 +89,10 @@ class Made:
         assert case.named == {}
         return Judged(case, PICTURE, Reading(color, "circle", "small", "top", "navy") if color else UNREADABLE)
 
-    def steered(self, targets, candidate):
-        return [self.judged(one.case, "green" if "ring" in one.case.caption.split() else one.value) for one in targets]
+    def steered(self, wanted):
+        return [
+            self.judged(one.case, "green" if "ring" in one.case.caption.split() else one.value) for one, _ in wanted
+        ]
 
     def plain(self, cases):
         return [

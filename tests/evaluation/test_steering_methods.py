@@ -1,5 +1,7 @@
 """Directions from pairs, dictionaries and text embeddings, and the settings that methods may choose among."""
 
+from itertools import combinations
+
 import torch
 import torch.nn.functional as F
 
@@ -8,9 +10,12 @@ from fluxtionary.demo.scenes import FACTORS
 from fluxtionary.dictionaries import Neurons, Scale
 from fluxtionary.dictionaries.contrast import direction_of
 from fluxtionary.dictionaries.scale import BINS
-from fluxtionary.evaluation.cases import sample_cases
+from fluxtionary.evaluation.cases import Case, sample_cases
+from fluxtionary.evaluation.harness import PROMPT_EDIT, Candidate
 from fluxtionary.evaluation.selection import ValueFeatures
+from fluxtionary.evaluation.steering import Target
 from fluxtionary.evaluation.steering_methods import (
+    Directions,
     Rule,
     Way,
     at_random,
@@ -22,10 +27,11 @@ from fluxtionary.evaluation.steering_methods import (
     text_embedding,
 )
 from fluxtionary.evaluation.steering_study import SteeringStudy, pair_cases
-from fluxtionary.evaluation.text_shift import Shift, shifted, text_shifts
+from fluxtionary.evaluation.text_shift import Shift, ShiftedText, TextEasel, shifted, text_shifts
 from fluxtionary.evaluation.value_pairs import watch_values, wordings
 from fluxtionary.residual import Site
 from fluxtionary.training.embeddings import embed
+from fluxtionary.training.sampling import Sampling
 
 COLORS = FACTORS["color"]
 IMAGE, TEXT = Site.parse("double.1.img"), Site.parse("double.0.txt")
@@ -150,3 +156,22 @@ def test_the_plan_of_pictures_fits_its_budget():
             rounds = (candidates - 1).bit_length()
             assert candidates * rounds <= min(study.search, study.search_against)
         assert study.compared <= study.targets and study.against_compared <= study.against
+
+
+def test_edits_shifts_and_other_captions_share_a_batch_of_a_real_model(demo_flux):
+    case = Case("a circle at the center", {"shape": "circle", "position": "center"}, 5)
+    target, direction = Target(case, "color", "red"), torch.randn(demo_flux.transformer.inner_dim)
+    own = Directions(Site.parse("double.1.img"), {"red": direction}, Scale(torch.ones(BINS)))
+    shift = Shift(2 * torch.ones(demo_flux.transformer.config.joint_attention_dim), 2 * torch.ones(64))
+    candidates = [
+        own.candidate(Rule(100.0), to_sigma),
+        ShiftedText(shift=lambda _: shift),
+        PROMPT_EDIT.candidates[0],
+        Candidate(),
+    ]
+    easel = TextEasel(demo_flux, Sampling(steps=3, batch=4))
+    together = [one.picture.astype(int) for one in easel.steered([(target, one) for one in candidates])]
+    for picture, candidate in zip(together, candidates, strict=True):
+        (alone,) = TextEasel(demo_flux, Sampling(steps=3)).steered([(target, candidate)])
+        assert abs(picture - alone.picture).max() <= 3  # other batches round another way
+    assert all(abs(one - other).max() > 30 for one, other in combinations(together, 2))

@@ -14,9 +14,12 @@ from fluxtionary.training.side_by_side import lanes, side_by_side
 
 
 @pytest.fixture
-def two(monkeypatch):
-    """A machine of two threads, also where the tests have one."""
-    monkeypatch.setattr(module.torch, "get_num_threads", lambda: 2)
+def two():
+    """Two threads, also where the tests have one."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
 
 
 def pipeline(size=4):
@@ -56,18 +59,39 @@ def test_an_error_of_one_run_comes_out_and_the_others_end(two):
     assert threading.active_count() == before and len(begun) < 50
 
 
-def test_threads_are_as_many_afterwards_as_before():
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    try:
-        assert side_by_side(pipeline(), lambda _, job: torch.get_num_threads(), range(2)) == [1, 1]
-        found = []
-        later = threading.Thread(target=lambda: found.append(torch.get_num_threads()))
-        later.start()
-        later.join()
-        assert (torch.get_num_threads(), found) == (2, [2])
-    finally:
-        torch.set_num_threads(before)
+def test_a_run_that_nobody_waits_for_ends_with_its_next_step(two):
+    ended, both = [], threading.Barrier(2, timeout=60)
+
+    def work(copy, job):
+        both.wait()
+        if job == 0:
+            raise KeyboardInterrupt
+        for step in range(10_000):
+            time.sleep(0.01)
+            try:
+                copy.transformer(torch.zeros(1, 4))
+            except Exception:
+                ended.append(step)
+                raise
+
+    with pytest.raises(KeyboardInterrupt):
+        side_by_side(pipeline(), work, range(2))
+    assert len(ended) == 1 and ended[0] < 1000
+
+
+def test_what_cannot_be_copied_runs_alone(two):
+    own = pipeline()
+    own.lock = threading.Lock()
+    assert side_by_side(own, lambda one, job: one is own, range(2)) == [True, True]
+
+
+def test_threads_are_as_many_afterwards_as_before(two):
+    assert side_by_side(pipeline(), lambda _, job: torch.get_num_threads(), range(2)) == [1, 1]
+    found = []
+    later = threading.Thread(target=lambda: found.append(torch.get_num_threads()))
+    later.start()
+    later.join()
+    assert (torch.get_num_threads(), found) == (2, [2])
 
 
 def test_large_watched_and_other_models_run_alone(two, monkeypatch):
@@ -78,6 +102,14 @@ def test_large_watched_and_other_models_run_alone(two, monkeypatch):
     assert side_by_side(watched, lambda own, job: (own is watched, job), range(2)) == [(True, 0), (True, 1)]
     handle.remove()
     assert lanes(watched) == 2
+    moved = pipeline()
+    moved.transformer._diffusers_hook = SimpleNamespace(hooks={})
+    assert lanes(moved) == 2, "an empty registry is left by every run"
+    moved.transformer._diffusers_hook.hooks["layerwise_casting"] = object()
+    assert lanes(moved) == 1
+    compiled = pipeline()
+    compiled.transformer.compile()
+    assert lanes(compiled) == 1
     elsewhere = SimpleNamespace(transformer=torch.nn.Linear(2, 2, device="meta"))
     assert lanes(elsewhere) == 1
     monkeypatch.setattr(module, "SMALL", 4 * 20)
@@ -95,5 +127,6 @@ def test_steered_pictures_are_those_of_one_run_after_another(demo_flux, two):
     assert not any(one._forward_hooks for one in demo_flux.transformer.modules())
     for job, picture in enumerate(beside):
         alone = draw(demo_flux, job)
-        assert abs(picture.astype(int) - alone.astype(int)).max() <= 1
+        # a thread less rounds another way
+        assert abs(picture.astype(int) - alone.astype(int)).max() <= 3
     assert abs(beside[0].astype(int) - beside[3].astype(int)).max() > 30

@@ -17,7 +17,12 @@ export async function hostile(driver, { mode, api }) {
     const options = await choice.locator("option").evaluateAll((all) => all.map(({ value, label }) => ({ value, label })));
     const told = {};
     for (const { value } of options) {
+      // what cannot be used is not asked for
+      const answered = page
+        .waitForResponse((response) => response.url().includes("/fluxtionary/features?"), { timeout: 3000 })
+        .catch(() => null);
       await choice.selectOption(value);
+      await answered;
       told[value] = await look(page, hand);
     }
     await page.locator("details.flx-problems summary").click();

@@ -16,7 +16,7 @@ import { StepChoice } from "./steps.mjs";
 /** @import { Box } from "./tokens.mjs" */
 
 const COUNT = 24;
-const SETTLE_MILLISECONDS = 120;
+const PACE_MILLISECONDS = 250;
 
 export class RunPanel {
   /** @param {PanelNode} node @param {Host} host @param {NodePlace} place */
@@ -53,7 +53,7 @@ export class RunPanel {
     this.content = this.#content();
     this.place = place;
     place.fill(this.content);
-    this.askSoon = paced(() => void this.#ask(), SETTLE_MILLISECONDS);
+    this.askSoon = paced(() => void this.#ask(), PACE_MILLISECONDS);
   }
 
   #content() {
