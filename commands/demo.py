@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +23,7 @@ class Demo(Demonstration):
         from ..evaluation.demonstration import MainJob
         from ..evaluation.report import write_report
 
+        logging.getLogger("fluxtionary.residual").setLevel(logging.WARNING)  # every run says how it was scaled
         with new_folder(self.out, self.overwrite, marker="summary.json") as folder:
             job = MainJob(self, say=lambda text: print(text, flush=True))
             figures = write_report(job.run(folder), self, folder)
