@@ -3,11 +3,25 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..evaluation.demonstration import Demonstration
 from .output import new_folder
+
+
+@contextmanager
+def _quiet(name: str) -> Iterator[None]:
+    """Warnings alone: each of hundreds of runs would say how its directions were scaled."""
+    logger = logging.getLogger(name)
+    before = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,8 +37,7 @@ class Demo(Demonstration):
         from ..evaluation.demonstration import MainJob
         from ..evaluation.report import write_report
 
-        logging.getLogger("fluxtionary.residual").setLevel(logging.WARNING)  # every run says how it was scaled
-        with new_folder(self.out, self.overwrite, marker="summary.json") as folder:
+        with new_folder(self.out, self.overwrite, marker="summary.json") as folder, _quiet("fluxtionary.residual"):
             job = MainJob(self, say=lambda text: print(text, flush=True))
             figures = write_report(job.run(folder), self, folder)
         steering, dictionary = figures["steering"], figures["dictionary"]
