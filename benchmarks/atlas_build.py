@@ -87,7 +87,7 @@ def peak_memory(pictures: int) -> int:
         Activation("topk", MadeUpPictures.active),
     )
     with tempfile.TemporaryDirectory() as folder:
-        build_atlas(MadeUpPictures(pictures), dictionary, folder, progress=False, every_seconds=1).close()
+        build_atlas(MadeUpPictures(pictures), dictionary, folder, progress=False, every_seconds=0.2).close()
     status = Path("/proc/self/status")  # there it is this program's own; rusage has that of whoever started it, too
     if status.exists():
         return 1024 * int(next(line for line in status.read_text().splitlines() if line.startswith("VmHWM")).split()[1])
