@@ -42,7 +42,7 @@ $(WEB)/.installed: tests/web/package.json tests/web/package-lock.json
 	elif npm ci --prefix tests/web --no-audit --no-fund --loglevel=error; then touch $@; \
 	else echo "npm could not install what tests/web/package.json names: what needs it is skipped"; fi
 
-# the feature browser in a real ComfyUI and Chromium, with the classic and the newer nodes: 5 minutes on 2 slow cores
+# the feature browser in a real ComfyUI and Chromium, with the classic and the newer nodes: 3 minutes on 2 cores
 test-browser: install web-modules
 	OMP_NUM_THREADS=1 $(BIN)/pytest tests/web -m browser
 
