@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ from ..training.itda_builder import ITDABuild
 from ..training.models import load_pipeline
 from ..training.sae import SAETraining
 from ..training.sampling import Sampling
+from ..training.side_by_side import lanes, side_by_side
 from ..training.stream import mixed
 from ..training.train import Wanted, train_saes
 from . import recipes
@@ -32,7 +34,19 @@ from .baselines import kmeans_fvu, pca_fvu, random_tokens_fvu
 from .cases import Case, Judged, adherence, sample_cases
 from .contestants import Contestant
 from .drawn_first import DrawnFirst
-from .harness import PROMPT_EDIT, Asked, Easel, Method, Result, asked, figures, search, show, targets_needed
+from .harness import (
+    PROMPT_EDIT,
+    Asked,
+    Easel,
+    Method,
+    Result,
+    Showing,
+    asked,
+    figures,
+    search,
+    show_all,
+    targets_needed,
+)
 from .itda_study import ITDAFindings, study_itda
 from .kept_pictures import KeptPictures
 from .recipes import Recipe
@@ -55,24 +69,24 @@ class Demonstration:
     """New captions that the demo Flux is judged on. Their pictures are also the unsteered ones of the steering."""
     unseen_cases: int = 48
     """Captions of combinations that the demo Flux has never seen, for comparison."""
-    targets: int = 264
+    targets: int = 256
     """Open captions steered for the figures: the first whose unsteered pictures can be read."""
-    compared: int = 40
+    compared: int = 32
     """How many of them the controls and all other ways of steering are shown on."""
-    edited: int = 120
+    edited: int = 80
     """How many of them have the color named in the caption instead: the ceiling."""
     against: int = 16
     """Captions that name another value, steered for comparison."""
     search: int = 32
     """Validation pictures that each method, and each control, may draw to choose its setting."""
-    naming: int = 16
+    naming: int = 8
     """Training captions a value that the text direction is made of."""
     held_out: int = 200_000
     """Held-out tokens that the dictionary is measured on, and training tokens that baselines are fitted to."""
     sampling: Sampling = field(default_factory=lambda: Sampling(batch=20))
     sae: SAETraining = field(
         default_factory=lambda: SAETraining(
-            tokens=3_000_000, batch=512, learning_rate=4e-3, decay=1.0, reuse=3.2, buffer=0.15, compute="float32"
+            tokens=3_000_000, batch=512, learning_rate=2.5e-3, decay=1.0, reuse=6.5, buffer=0.15, compute="float32"
         )
     )
     itda: ITDABuild = field(default_factory=lambda: ITDABuild(batch=256))
@@ -150,8 +164,18 @@ class MainJob:
         """Pictures with the activations of every step."""
         sampling = self.config.sampling
         prompts, seeds = [case.caption for case in cases], [case.seed for case in cases]
-        stream = DrawnPictures(self.pipeline, prompts, seeds, [IMAGE_SITE], sampling, sampling.steps, NAME)
-        return KeptPictures(stream, list(stream.batches()))
+
+        def stream(pipeline: FluxPipeline) -> DrawnPictures:
+            return DrawnPictures(pipeline, prompts, seeds, [IMAGE_SITE], sampling, sampling.steps, NAME)
+
+        def draw(pipeline: FluxPipeline, part: range) -> list[Drawn]:
+            return list(islice(stream(pipeline).batches(part.start), len(part)))
+
+        own = stream(self.pipeline)
+        beside = lanes(self.pipeline)
+        bounds = [i * len(own) // beside for i in range(beside + 1)]
+        parts = side_by_side(self.pipeline, draw, [range(*pair) for pair in pairwise(bounds)])
+        return KeptPictures(own, [batch for part in parts for batch in part])
 
     def _judge_model(self) -> tuple[KeptPictures, Tokens]:
         """Returns the first pictures, and their tokens."""
@@ -214,19 +238,18 @@ class MainJob:
         ]
         validation = self._validation([features, *methods])
         test, opposed = self._test(), self._opposed()
-        ways, against = self.findings.ways, self.findings.against
 
         best = search(self.easel, features, validation, self.config.search)
-        ways["features"] = show(self.easel, "features", best.candidate, test)
-        against["features"] = show(self.easel, "features", best.candidate, opposed)
         alone = recipes.one_feature(dictionary, found, [RULES[best.number]])
-        ways["one_feature"] = show(self.easel, alone.name, alone.candidates[0], test[: self.config.compared])
+        chosen = {"features": best.candidate, alone.name: alone.candidates[0]}
         for method in methods:
-            chosen = search(self.easel, method, validation, self.config.search).candidate
-            count = self.config.edited if method is PROMPT_EDIT else self.config.compared
-            ways[method.name] = show(self.easel, method.name, chosen, test[:count])
-            if method.name in ("text_stream", "prompt_edit"):
-                against[method.name] = show(self.easel, method.name, chosen, opposed)
+            chosen[method.name] = search(self.easel, method, validation, self.config.search).candidate
+        counts = {"features": self.config.targets, PROMPT_EDIT.name: self.config.edited}
+        on_open = [Showing(name, one, test[: counts.get(name, self.config.compared)]) for name, one in chosen.items()]
+        on_other = [Showing(name, chosen[name], opposed) for name in ("features", "text_stream", PROMPT_EDIT.name)]
+        shown = show_all(self.easel, on_open + on_other)
+        self.findings.ways = {one.name: one for one in shown[: len(on_open)]}
+        self.findings.against = {one.name: one for one in shown[len(on_open) :]}
 
     def _text(self) -> Method:
         """A contrastive direction on the text stream: the mean difference between captions (arXiv 2505.03189)."""

@@ -85,7 +85,7 @@ class ShuffleBuffer:
                 part = slice(self.place.batch * self.batch, (self.place.batch + 1) * self.batch)
                 # noted before it is given out: once a step is done, the place is what comes after it
                 self.place = Place(self.place.round, self.place.batch + 1)
-                yield {site: self._own(site, order[part]).x for site, order in self._order.items()}
+                yield {site: self._own(site, order[part]) for site, order in self._order.items()}
             self.place = Place(self.place.round + 1, 0)
             self._begin_round()
 
@@ -139,13 +139,13 @@ class ShuffleBuffer:
         self.captured += max(int(count.sum()) for count in sizes.values())
         return _Half({site: _joined(own, site) for site in self.stream.sites} if own else {}, sizes)
 
-    def _own(self, site: Site, numbers: Tensor) -> Tokens:
-        """Those of some tokens of the pool, by number, that this worker holds."""
-        return self._look_up(site, numbers)[0]
+    def _own(self, site: Site, numbers: Tensor) -> Tensor:
+        """Activations of those tokens of the pool, by number, that this worker holds."""
+        return torch.cat([tokens.x[at] for tokens, at, _ in self._look_up(site, numbers)])
 
-    def _look_up(self, site: Site, numbers: Tensor) -> tuple[Tokens, Tensor]:
-        """The tokens that this worker holds, and which of the numbers they have."""
-        found, places, before = [], [], 0
+    def _look_up(self, site: Site, numbers: Tensor) -> list[tuple[Tokens, Tensor, Tensor]]:
+        """Tokens that this worker holds, which of them are meant, and which of the numbers these have."""
+        found, before = [], 0
         for part, half in self._held.items():
             sizes = half.sizes[site]
             ends = sizes.cumsum(0)
@@ -160,11 +160,10 @@ class ShuffleBuffer:
             held = (torch.arange(len(sizes)) + part * self._part) % self.workers.count == self.workers.index
             own_ends = (sizes * held).cumsum(0)
             at = within[mine] - (ends - sizes)[batch[mine]] + (own_ends - sizes * held)[batch[mine]]
-            found.append(half.tokens[site].rows(at))
-            places.append(inside[mine])
+            found.append((half.tokens[site], at, inside[mine]))
         if not found:
             raise RuntimeError("this worker has no batch of the stream: start fewer processes, or use more prompts")
-        return Tokens.joined(found), torch.cat(places)
+        return found
 
     def _drawn(self, site: Site, count: int) -> Tensor:
         pool = sum(int(half.sizes[site].sum()) for half in self._held.values())
@@ -172,7 +171,9 @@ class ShuffleBuffer:
 
     def _together(self, site: Site, numbers: Tensor) -> Tokens:
         """Tokens of the pool by number, from all workers."""
-        own, places = self._look_up(site, numbers)
+        found = self._look_up(site, numbers)
+        own = Tokens.joined([tokens.rows(at) for tokens, at, _ in found])
+        places = torch.cat([place for _, _, place in found])
         if self.workers.count == 1:
             order = places.argsort()
             return own.rows(order)
