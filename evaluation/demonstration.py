@@ -79,7 +79,7 @@ class Demonstration:
     """Captions that name another value, steered for comparison."""
     search: int = 32
     """Validation pictures that each method, and each control, may draw to choose its setting."""
-    naming: int = 8
+    naming: int = 32
     """Training captions a value that the text direction is made of."""
     held_out: int = 200_000
     """Held-out tokens that the dictionary is measured on, and training tokens that baselines are fitted to."""
