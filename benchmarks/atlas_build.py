@@ -42,7 +42,9 @@ class MadeUpPictures:
 
     sites, model, header = (SITE,), {"family": "flux1", "name": "made up"}, {}
     grid, size, sigmas = (8, 8), (128, 128), (0.75, 0.25)
-    features, active, batch = 2048, 8, 10
+    features, active = 2048, 8
+    batch = 10
+    """Few: what comes and goes with a batch is not to hide what stays."""
 
     def __init__(self, pictures: int):
         self.prompts = [f"picture {i}" for i in range(pictures)]

@@ -161,7 +161,7 @@ class MainJob:
         return _Timer(name, self.say, self.findings.seconds)
 
     def _drawn(self, cases: Sequence[Case]) -> KeptPictures:
-        """Pictures with the activations of every step."""
+        """Pictures with the activations of every step; drawn in as many parts as runs go side by side."""
         sampling = self.config.sampling
         prompts, seeds = [case.caption for case in cases], [case.seed for case in cases]
 
