@@ -12,6 +12,9 @@ from PIL import Image
 from fluxtionary import cli
 from fluxtionary.demo.measure import measure
 from fluxtionary.dictionaries import load_dictionary
+from fluxtionary.evaluation import demonstration
+from fluxtionary.evaluation.cases import sample_cases
+from fluxtionary.training.sampling import Sampling, draw_pictures
 
 SMALL = {
     "adherence-cases": 8,
@@ -122,6 +125,19 @@ def test_the_report_stands_on_its_own_files(small):
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     return run_demo(tmp_path_factory.mktemp("whole") / "output", {})
+
+
+def test_pictures_that_are_drawn_in_parts_stand_in_order(monkeypatch):
+    """Two parts, of one batch and of two: each picture is that of its own case."""
+    monkeypatch.setattr(demonstration, "lanes", lambda _: 2)
+    job = demonstration.MainJob(demonstration.Demonstration(sampling=Sampling(steps=2, batch=2), held_out=1))
+    cases = sample_cases(5, 3, "train")
+    batches = list(job._drawn(cases).batches())
+    assert [batch.first for batch in batches] == [0, 2, 4]
+    drawn = np.concatenate([batch.pictures for batch in batches]).astype(int)
+    alone = draw_pictures(job.pipeline, [c.caption for c in cases], [c.seed for c in cases], Sampling(steps=2, batch=5))
+    assert abs(drawn - alone).max() <= 1
+    assert abs(drawn[0] - alone[-1]).max() > 1, "pictures differ, or their order would not show"
 
 
 @pytest.mark.long
