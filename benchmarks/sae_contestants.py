@@ -123,6 +123,8 @@ def ours(task: Task) -> Builder:
     from fluxtionary.training.trainer import Trainer
     from fluxtionary.training.workers import Workers
 
+    some = start_rows(task)[::512].clone()  # all of them would be the peak of what follows
+
     def build(first: Tensor) -> Contestant:
         config = SAETraining(
             features=task.features,
@@ -137,7 +139,7 @@ def ours(task: Task) -> Builder:
         )
         workers = Workers(device=task.device)
         trainer = Trainer(Normalization(kind="none"), task.d_model, config, first.cpu(), workers)
-        if not torch.equal(trainer.encoder, start_rows(task)):
+        if not torch.equal(trainer.encoder[::512], some):
             raise RuntimeError("our trainer no longer starts from the rows that the others are given")
 
         def reconstruct(x: Tensor) -> Tensor:

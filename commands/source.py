@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from ..training.sampling import FluxPipeline
 
 DEMO_CAPTIONS = 2000
+SEED_STEP = 1_000_003
+"""From one picture of a demo caption to its next: a prime, so that neighboring seeds do not meet."""
 
 
 def dictionary_named(name: str) -> Dictionary:
@@ -97,7 +99,8 @@ class Source:
         from ..evaluation.cases import sample_cases
 
         cases = sample_cases(DEMO_CAPTIONS, 2 + self.seed, split)
-        return Captions([case.caption for case in cases], [case.seed for case in cases])
+        drawn = [(case.caption, (case.seed + i * SEED_STEP) % 2**31) for case in cases for i in range(self.pictures)]
+        return Captions([caption for caption, _ in drawn], [seed for _, seed in drawn])
 
     def _pictures(self, prompts: Sequence[str]) -> Captions:
         """A prompt's pictures follow one another, so that its embedding is computed once."""

@@ -19,16 +19,35 @@ MOST = 8
 """Values near or above a threshold that are looked at, as a multiple of the active ones aimed at."""
 
 
-def topk(x: Tensor, encoder: Tensor, bias: Tensor, k: int) -> Entries:
+def topk(x: Tensor, encoder: Tensor, bias: Tensor, k: int, room: Tensor | None = None) -> Entries:
     """The `k` largest of each token, then ReLU (Gao et al. 2024, arXiv 2406.04093).
 
-    `x [n, d]` and `encoder [features, d]` in one type, `bias [features]`.
+    `x [n, d]` and `encoder [features, d]` in one type, `bias [features]`. `room` is a tensor that may be written over:
+    the more tokens at a time, the fewer times the encoder is read.
     """
-    rows = max(CHUNK // (encoder.element_size() * len(encoder)), 1)
     bias = bias.to(encoder.dtype)
-    parts = [F.linear(part, encoder, bias).topk(k, dim=1, sorted=False) for part in x.split(rows)]
+    before = _lines(len(x), encoder, room)
+    parts = [
+        torch.addmm(bias, part, encoder.T, out=before[: len(part)]).topk(k, dim=1, sorted=False)
+        for part in x.split(max(len(before), 1))
+    ]
     values, indices = (torch.cat(column) for column in zip(*parts, strict=True))
     return Entries.of_topk(torch.relu(values.float()), indices)
+
+
+def _lines(n: int, encoder: Tensor, room: Tensor | None) -> Tensor:
+    """Space for the pre-activations of up to `n` tokens `[lines, features]`: the `room` given, or what `CHUNK` allows.
+
+    One for all parts of a batch, because what is freed part by part leaves holes that are not filled again.
+    """
+    features, size = len(encoder), encoder.element_size()
+    few = min(max(CHUNK // (size * features), 1), n)
+    if room is not None:
+        flat = room.view(-1).view(torch.uint8)
+        most = min(len(flat) // (size * features), n)
+        if most >= few:
+            return flat[: most * features * size].view(encoder.dtype).view(most, features)
+    return encoder.new_empty(few, features)
 
 
 def batchtopk(x: Tensor, encoder: Tensor, bias: Tensor, k: int, workers: Workers, total: int) -> tuple[Entries, Tensor]:

@@ -7,11 +7,16 @@ times faster than gathering rows (forward, backward and weight gradients; none o
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+PART = 256
+"""Sums that are made at a time where each goes into a tensor that is there: torch makes them in float32 at first."""
 
 
 class Entries(NamedTuple):
@@ -53,6 +58,12 @@ class Entries(NamedTuple):
         values = self.values.to(weight.dtype)
         return F.embedding_bag(self.features, weight, self.starts, mode="sum", per_sample_weights=values)
 
+    def subtract_from(self, x: Tensor, weight: Tensor) -> None:
+        """Take the `weighted_sum` from `x [n, d]`, in place."""
+        values = self.values.to(weight.dtype)
+        for some, own, starts in _parts(self.starts, len(self.features)):
+            x[some] -= F.embedding_bag(self.features[own], weight, starts, mode="sum", per_sample_weights=values[own])
+
     def products(self, x: Tensor, weight: Tensor) -> Tensor:
         """`x[rows_j] . weight[features_j]` for each active value, float32 `[e]`; `x [n, d]`."""
         # the gradient of `weighted_sum` with respect to its values; an operator, since nothing here records gradients
@@ -73,10 +84,24 @@ class ByFeature:
         self.rows = entries.rows[self.order]
         self.starts = bounds[:-1] - bounds[0]
 
-    def sums(self, values: Tensor, x: Tensor) -> Tensor:
-        """`sum_j values_j x[rows_j]` for each feature `[end - first, d]`, in the type of `x [n, d]`; `values [e]`."""
+    def sums(self, values: Tensor, x: Tensor, into: Tensor | None = None) -> Tensor:
+        """`sum_j values_j x[rows_j]` for each feature `[end - first, d]`, in the type of `x [n, d]`; `values [e]`.
+
+        Written `into` a tensor of that shape where one is given.
+        """
+        into = x.new_empty(len(self.starts), x.shape[1]) if into is None else into
         own = values[self.order].to(x.dtype)
-        return F.embedding_bag(self.rows, x, self.starts, mode="sum", per_sample_weights=own)
+        for some, mine, starts in _parts(self.starts, len(self.rows)):
+            into[some] = F.embedding_bag(self.rows[mine], x, starts, mode="sum", per_sample_weights=own[mine])
+        return into
+
+
+def _parts(starts: Tensor, count: int) -> Iterator[tuple[slice, slice, Tensor]]:
+    """Sums that begin at `starts` among `count` numbers, some at a time: which, their numbers, starts among these."""
+    bounds = [*starts[::PART].tolist(), count]
+    for number, (first, end) in enumerate(itertools.pairwise(bounds)):
+        some = slice(number * PART, (number + 1) * PART)
+        yield some, slice(first, end), starts[some] - first
 
 
 def _starts(rows: Tensor, n: int) -> Tensor:

@@ -70,6 +70,7 @@ class Trainer:
         product = self.type if computes_in_bfloat16(device) else torch.float32
         self.encoder_half = self.encoder.to(product)
         self.decoder_half = self.decoder.to(self.type)
+        self._toward_encoder = self._room(self.encoder_half, self.encoder)
         self.optimizers = {
             "decoder": RowAdam(self.decoder, unit_rows=True, half=self.decoder_half if half else None),
             "encoder": RowAdam(self.encoder, half=None if self.encoder_half is self.encoder else self.encoder_half),
@@ -92,15 +93,19 @@ class Trainer:
         """
         z = self._normalization.apply(x.to(self.workers.device, torch.float32))
         centred = z - self.decoder_bias
+        entries = self._entries(centred.to(self.encoder_half.dtype))
         inside = centred.to(self.type)
-        entries = self._entries(inside if self.encoder_half.dtype == self.type else centred)
         errors = self._errors(centred, entries)
         del centred
-        gradients, loss = self._gradients(inside, entries, errors)
         dead = (self.silent > self.config.dead_after).nonzero()[:, 0]
-        if len(dead) and self.config.aux_weight:
-            loss = loss + self._auxiliary(inside, errors[-1], dead, gradients)
-        figures = self._figures(z, errors[-1], entries, loss) if measure else None
+        revived = len(dead) > 0 and self.config.aux_weight > 0
+        error = errors[-1] if measure or revived else None
+        slopes, toward_bias, loss = self._slopes(errors, keep=error is not None)
+        del errors
+        gradients = self._gradients(inside, entries, slopes, toward_bias)
+        if revived and error is not None:
+            loss = loss + self._auxiliary(inside, error, dead, gradients)
+        figures = self._figures(z, error, entries, loss) if measure and error is not None else None
         self._update(gradients)
         self._note_active(entries)
         return figures
@@ -110,7 +115,9 @@ class Trainer:
         if self.jump is not None:
             return self.jump.entries(x, self.encoder_half, self.encoder_bias, self.workers, config.batch)
         if config.kind == "topk":
-            return topk(x, self.encoder_half, self.encoder_bias, config.k)
+            # the gradient has no use for its place yet, unless that is the encoder's own
+            room = None if self._toward_encoder is self.encoder_half else self._toward_encoder
+            return topk(x, self.encoder_half, self.encoder_bias, config.k, room)
         entries, floor = batchtopk(x, self.encoder_half, self.encoder_bias, config.k, self.workers, config.batch)
         keep = THRESHOLD_MEMORY if self.number else 0.0
         self.threshold.lerp_(floor, 1 - keep)
@@ -130,48 +137,69 @@ class Trainer:
         return entries.only((entries.features >= first) & (entries.features < end))
 
     def _errors(self, centred: Tensor, entries: Entries) -> list[Tensor]:
-        """What the first group of features leaves unexplained, the first two, ...: the last is that of all."""
+        """What the first group of features leaves unexplained, the first two, ...: the last is that of all.
+
+        `centred` is used up, unless it is also what the gradients are made of.
+        """
         counted = entries._replace(values=entries.values * self._active(entries))
-        errors, left = [], centred
+        errors: list[Tensor] = []
+        left = centred
         for first, end in self._groups():
-            left = left - self._of_group(counted, first, end).weighted_sum(self.decoder_half)
+            left = left.clone() if errors or self.type == centred.dtype else left
+            self._of_group(counted, first, end).subtract_from(left, self.decoder_half)
             errors.append(left)
         return errors
 
-    def _gradients(self, x: Tensor, entries: Entries, errors: list[Tensor]) -> tuple[dict[str, Tensor], Tensor]:
-        """Of the mean squared error of all prefixes of groups; and that error of this worker's part."""
-        size = self.config.batch * x.shape[1] * len(errors)
-        loss = torch.stack([error.square().sum() for error in errors]).sum() / size
-        slopes = []  # by what each group adds to the reconstruction: it is in the prefixes from its own on
+    def _slopes(self, errors: list[Tensor], keep: bool) -> tuple[list[Tensor], Tensor, Tensor]:
+        """Of the mean squared error of all prefixes of groups, by what each group adds to the reconstruction.
+
+        Beside these, by the decoder's bias, and that error of this worker's part. `errors` are used up unless kept.
+        """
+        size = self.config.batch * errors[0].shape[1] * len(errors)
+        loss = torch.stack([torch.linalg.vector_norm(error, dim=1).square().sum() for error in errors]).sum() / size
+        slopes = []  # a group is in the prefixes from its own on
         to_sum: Tensor | None = None
         for error in reversed(errors):
-            to_sum = error * (-2 / size) if to_sum is None else to_sum.sub_(error, alpha=2 / size)
+            if to_sum is None:
+                to_sum = error * (-2 / size) if keep else error.mul_(-2 / size)
+            else:
+                to_sum.sub_(error, alpha=2 / size)
             slopes.append(to_sum.to(self.type, copy=len(errors) > 1))
         assert to_sum is not None
-        toward_bias = to_sum.sum(0)
-        del to_sum
-        decoder, encoder = [], []
+        return slopes[::-1], to_sum.sum(0), loss
+
+    def _gradients(self, x: Tensor, entries: Entries, slopes: list[Tensor], toward_bias: Tensor) -> dict[str, Tensor]:
+        decoder = None if self.config.freeze_decoder else self._room(self.decoder_half, self.decoder)
+        encoder = self._toward_encoder
         encoder_bias = torch.zeros_like(self.encoder_bias)
-        for (first, end), slope in zip(self._groups(), reversed(slopes), strict=True):
+        for (first, end), slope in zip(self._groups(), slopes, strict=True):
             own = self._of_group(entries, first, end)
             active = self._active(own)
             by_value = own.products(slope, self.decoder_half)
             by_feature = ByFeature(own, first, end)
-            decoder.append(by_feature.sums(own.values * active, slope))
-            encoder.append(by_feature.sums(by_value * active, x))
+            if decoder is not None:
+                by_feature.sums(own.values * active, slope, decoder[first:end])
+            by_feature.sums(by_value * active, x, encoder[first:end])
             encoder_bias.index_add_(0, own.features, by_value * active)
             if self.jump is not None:
                 self.jump.backward(own, by_value, self.workers, self.config.batch)
-        gradients = {
-            "decoder": torch.cat(decoder) if len(decoder) > 1 else decoder[0],
-            "encoder": torch.cat(encoder) if len(encoder) > 1 else encoder[0],
+        gradients = {} if decoder is None else {"decoder": decoder}
+        gradients |= {
+            "encoder": encoder,
             "encoder_bias": encoder_bias,
             # it is added to the reconstruction, and taken from what the encoder sees
             "decoder_bias": toward_bias - encoder_bias @ self.encoder,
         }
         if self.jump is not None:
             gradients["log_threshold"] = self.jump.gradient
-        return gradients, loss
+        return gradients
+
+    def _room(self, half: Tensor, weight: Tensor) -> Tensor:
+        """Where the gradient of `weight` goes: over its copy `half` in half precision, if there is one.
+
+        A step is done with that copy by then, and its update writes it anew.
+        """
+        return half if half.dtype == self.type != weight.dtype else torch.empty_like(weight, dtype=self.type)
 
     def _auxiliary(self, x: Tensor, error: Tensor, dead: Tensor, gradients: dict[str, Tensor]) -> Tensor:
         """AuxK: dead features learn the error of the living, in encoder and decoder (Gao et al. 2024, section A.2).
@@ -180,7 +208,9 @@ class Trainer:
         """
         config = self.config
         k = min(config.aux_k, len(dead))
-        encoder, decoder = self.encoder_half[dead], self.decoder_half[dead]
+        # not from the copies, over which the gradients lie
+        encoder = self.encoder[dead].to(self.encoder_half.dtype)
+        decoder = self.decoder[dead].to(self.type)
         entries = topk(x.to(encoder.dtype), encoder, self.encoder_bias[dead], k)
         left = error - entries.weighted_sum(decoder).float()
         whole = self.workers.sum(error.square().sum()).clamp_min(1e-12)
@@ -188,7 +218,8 @@ class Trainer:
         slope = (left * (-2 * weight / whole)).to(self.type)
         by_value = entries.products(slope, decoder) * (entries.values > 0)
         by_feature = ByFeature(entries, 0, len(dead))
-        gradients["decoder"].index_add_(0, dead, by_feature.sums(entries.values, slope))
+        if "decoder" in gradients:
+            gradients["decoder"].index_add_(0, dead, by_feature.sums(entries.values, slope))
         gradients["encoder"].index_add_(0, dead, by_feature.sums(by_value, x))
         bias = torch.zeros_like(self.encoder_bias[dead]).index_add_(0, entries.features, by_value)
         gradients["encoder_bias"].index_add_(0, dead, bias)
@@ -196,8 +227,7 @@ class Trainer:
         return weight * left.square().sum() / whole
 
     def _update(self, gradients: dict[str, Tensor]) -> None:
-        frozen = ("decoder",) if self.config.freeze_decoder else ()
-        gradients = {name: self.workers.sum(gradient) for name, gradient in gradients.items() if name not in frozen}
+        gradients = {name: self.workers.sum(gradient) for name, gradient in gradients.items()}
         norm = sum(self.optimizers[name].squared_norm(gradient) for name, gradient in gradients.items())
         clip = (CLIP / torch.as_tensor(norm).sqrt().clamp_min(1e-30)).clamp(max=1.0)
         rate = self.rate()

@@ -3,6 +3,7 @@ import torch
 import torch.nn.functional as F
 
 from fluxtionary.dictionaries import Normalization
+from fluxtionary.training.activity import topk
 from fluxtionary.training.adam import BETAS, EPSILON, RowAdam
 from fluxtionary.training.sae import SAETraining
 from fluxtionary.training.start import geometric_median, start_weights
@@ -243,3 +244,36 @@ def test_a_frozen_decoder_stays_as_it_started_and_the_rest_learns():
     assert not torch.equal(free.decoder, start)
     assert not torch.equal(frozen.encoder, start)
     assert free_last < last < first
+
+
+@pytest.mark.parametrize("room", [0, 7, 400, 100_000])
+def test_where_pre_activations_are_put_changes_nothing(room, monkeypatch):
+    """A small room is not used, an odd one in part, a large one as far as there are tokens."""
+    monkeypatch.setattr("fluxtionary.training.activity.CHUNK", 4 * 12 * 4)  # 4 tokens at a time
+    x, encoder, bias = torch.randn(50, 8), torch.randn(12, 8), torch.randn(12)
+    values, indices = F.linear(x, encoder, bias).topk(3, sorted=True)
+    found = topk(x, encoder, bias, 3, torch.zeros(room, dtype=torch.bfloat16))
+    dense = torch.zeros(50, 12).index_put((found.rows, found.features), found.values)
+    assert torch.allclose(dense, torch.zeros(50, 12).scatter(1, indices, values.relu()), atol=1e-5)
+
+
+def test_a_step_in_half_precision_ends_with_the_copies_of_its_weights():
+    """Gradients lie over these copies in between."""
+    for aux in (0.0, 0.5):
+        trainer = Trainer(Normalization(kind="none"), 24, small(compute="bfloat16", aux_weight=aux))
+        for _ in range(3):
+            trainer.silent[40:] = 1000
+            trainer.step(torch.randn(128, 24))
+            assert torch.equal(trainer.decoder_half, trainer.decoder.bfloat16())
+            assert torch.equal(trainer.encoder_half, trainer.encoder.to(trainer.encoder_half.dtype))
+
+
+def test_directions_that_are_frozen_stay():
+    trainer = Trainer(Normalization(kind="none"), 24, small(compute="bfloat16", freeze_decoder=True))
+    decoder, encoder = trainer.decoder.clone(), trainer.encoder.clone()
+    for _ in range(3):
+        trainer.silent[40:] = 1000
+        trainer.step(torch.randn(128, 24))
+    assert torch.equal(trainer.decoder, decoder)
+    assert torch.equal(trainer.decoder_half, decoder.bfloat16())
+    assert not torch.equal(trainer.encoder, encoder)
