@@ -70,8 +70,8 @@ def main() -> None:
     except _mendable() as error:
         sys.exit(_complain(str(error)))
     except KeyboardInterrupt as interruption:
-        said = f"{interruption}; " if str(interruption) else ""
-        print(f"fluxtionary: interrupted; {said}nothing that was there before was changed", file=sys.stderr)
+        said = str(interruption) or "nothing that was there before was changed"
+        print(f"fluxtionary: interrupted; {said}", file=sys.stderr)
         sys.exit(130)
 
 
@@ -99,10 +99,12 @@ def _mendable() -> tuple[type[BaseException], ...]:
     from .training.checkpoint import CheckpointError
     from .training.models import ModelError
     from .training.prompts import PromptError
+    from .training.sae import TrainingError
 
     of_files = (CheckpointError, DictionaryFileError, ExportError, FeatureError, OutputError, PromptError, ShardError)
     of_atlases = (AtlasError, CacheError, EndpointError)
-    return (*of_files, *of_atlases, CaptionError, EvaluationError, ModelError, PlanError, SiteError, OSError)
+    of_runs = (EvaluationError, ModelError, PlanError, SiteError, TrainingError)
+    return (*of_files, *of_atlases, *of_runs, CaptionError, OSError)
 
 
 def _complain(text: str) -> int:

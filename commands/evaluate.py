@@ -32,6 +32,13 @@ class Evaluate:
         from ..dictionaries import load_dictionary
         from ..evaluation.evaluate import evaluate
 
+        if not 0 < self.held_out_share < 1 and self.source.prompts is not None:
+            raise OutputError(f"held-out-share is a share above 0 and below 1, found {self.held_out_share}")
+        if self.source.pictures != 1 or (self.source.seed and self.source.prompts is not None):
+            raise OutputError(
+                "evaluating draws as many pictures of each prompt as it needs tokens: leave --pictures and --seed out, "
+                "and name seeds with --measure.seed"
+            )
         if self.source.shards:
             raise OutputError("evaluating draws pictures with the dictionary in the model: leave --shards out")
         if not self.dictionaries:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from itertools import product
@@ -69,6 +70,12 @@ class Run:
     measured: int = 50_000
     """Held-out tokens that it is measured on."""
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.held_out < 1:
+            raise OutputError(f"held-out is a share of the prompts, 0 or more and below 1, found {self.held_out}")
+        if self.measured < 2:
+            raise OutputError(f"measured must be at least 2 tokens, found {self.measured}; --held-out 0 measures none")
+
 
 @dataclass(frozen=True)
 class TrainSae:
@@ -91,7 +98,7 @@ class TrainSae:
 
         wanted, paths = self._wanted()
         first = next(iter(paths.values()))
-        checkpoint, log = first.with_name(f"{self.out.stem}.checkpoint"), first.with_name(f"{self.out.stem}.log.jsonl")
+        checkpoint, log = _records(first, self.out)
         _check_outputs(paths.values(), checkpoint, self.keep)
         workers = self.source.workers()
         sites = list(dict.fromkeys(each.site for each in wanted.values()))
@@ -137,7 +144,7 @@ class BuildItda:
     def run(self) -> None:
         from ..training.itda import build_itda, reordered
 
-        checkpoint, log = (self.out.with_name(self.out.stem + end) for end in (".checkpoint", ".log.jsonl"))
+        checkpoint, log = _records(self.out, self.out)
         _check_outputs([self.out], checkpoint, self.keep)
         workers = self.source.workers()
         if workers.count > 1:
@@ -175,6 +182,12 @@ class CompareItda:
             print(f"{name}: {value:.4g}")
 
 
+def _records(beside: Path, out: Path) -> tuple[Path, Path]:
+    """Checkpoint and log of a run: beside its first file, named like its output."""
+    name = out.name.removesuffix(".safetensors")  # other dots are part of the name: v1 and v1.5 are two runs
+    return beside.with_name(f"{name}.checkpoint"), beside.with_name(f"{name}.log.jsonl")
+
+
 def _check_outputs(paths: Iterable[Path], checkpoint: Path, keep: Run) -> None:
     """Refuse before hours of work what would be refused after them, or would lose what is there."""
     resuming = keep.resume and checkpoint.exists()
@@ -191,14 +204,19 @@ def _check_outputs(paths: Iterable[Path], checkpoint: Path, keep: Run) -> None:
 def _finish(
     dictionary: Dictionary, path: Path, stream: ActivationStream, held_out: ActivationStream | None, tokens: int
 ) -> None:
-    """Measure a dictionary on held-out prompts, write the figures into its file, and say them."""
+    """Write a dictionary, measure it on held-out prompts, write the figures into its file, and say them."""
     from ..dictionaries import save_dictionary
     from ..dictionaries.summary import summarise
 
-    if held_out is not None:
-        dictionary.provenance.metrics.update(_figures(dictionary, stream, held_out, tokens))
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_dictionary(dictionary, path)
+    save_dictionary(dictionary, path)  # before it is measured, which may fail
+    if held_out is not None:
+        try:
+            dictionary.provenance.metrics.update(_figures(dictionary, stream, held_out, tokens))
+        except ValueError as error:
+            print(f"{path} is written, but without figures: {error}", file=sys.stderr)
+        else:
+            save_dictionary(dictionary, path)
     print(summarise(path))
 
 

@@ -119,9 +119,12 @@ class Source:
 
         Plan([Tap(site) for site in sites]).check(*model_shape(pipeline.transformer))
         sampling = self.sampling.resolved(self.model.model, pipeline)
-        return PipelineStream(
+        stream = PipelineStream(
             pipeline, captions.prompts, captions.seeds, sites, self.capture, sampling, self.model.model
         )
+        quantize = self.model.quantize
+        stream.header["weights"] = str(pipeline.transformer.dtype).split(".")[-1] if quantize == "none" else quantize
+        return stream
 
     def streams(
         self, sites: Sequence[Site], share: float, workers: Workers

@@ -10,6 +10,7 @@ import re
 
 import numpy as np
 
+from ..dictionaries.schema import shown
 from .scenes import BACKGROUNDS, COLORS, FACTORS, POSITIONS, RADII, SHAPES
 
 STYLES = ("sentence", "tags")
@@ -57,13 +58,14 @@ def check_caption(caption: str) -> None:
     words = words_of(caption)
     unknown = [word for word in dict.fromkeys(words) if word not in WORDS]
     if unknown:
+        named = ", ".join(shown(word) for word in unknown[:8])
         raise CaptionError(
-            f"the demo Flux does not know {', '.join(map(repr, unknown))} in {caption!r}. "
+            f"the demo Flux does not know {named} in {shown(caption)}. "
             f"It was trained on drawings of one object; use these words: "
             + "; ".join(f"{name}: {', '.join(values)}" for name, values in FACTORS.items())
         )
     if len(words) > TEXT_TOKENS - 2:
-        raise CaptionError(f"{caption!r} has {len(words)} words: the demo Flux reads at most {TEXT_TOKENS - 2}")
+        raise CaptionError(f"{shown(caption)} has {len(words)} words: the demo Flux reads at most {TEXT_TOKENS - 2}")
 
 
 def named_factors(caption: str) -> dict[str, str]:

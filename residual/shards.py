@@ -99,7 +99,7 @@ class Shards:
         """
         if not 0 <= i < self.done:
             raise IndexError(f"{self.folder} has batches 0 to {self.done - 1}, not {i}")
-        shard = self.shards[bisect.bisect_right(self._ends, i)]
+        shard = self.shards[self.shard_of(i)]
         out = {}
         for site in self.sites:
             counts = shard.files[site].batch_tokens
@@ -107,10 +107,15 @@ class Shards:
             out[site] = self._rows(site, shard, slice(start, start + counts[i - shard.first]))
         return out
 
-    def verify(self) -> None:
-        """Read every file; raises `ShardError` with the names of those whose SHA-256 is not the manifest's."""
+    def shard_of(self, i: int) -> int:
+        """Number of the shard that batch `i` is in."""
+        return bisect.bisect_right(self._ends, i)
+
+    def verify(self, shard: int | None = None) -> None:
+        """Read every file, or a shard's; raises `ShardError` naming those whose SHA-256 is not the manifest's."""
         damaged = []
-        for part in chain.from_iterable(shard.files.values() for shard in self.shards):
+        some = self.shards if shard is None else [self.shards[shard]]
+        for part in chain.from_iterable(each.files.values() for each in some):
             digest = hashlib.sha256()
             try:
                 with (self.folder / part.file).open("rb") as file:
@@ -121,7 +126,9 @@ class Shards:
             if digest.hexdigest() != part.sha256:
                 damaged.append(part.file)
         if damaged:
-            raise ShardError(self.folder, "files with the manifest's checksums", f"damaged: {', '.join(damaged)}")
+            remedy = "restore them from a copy, or capture again into an empty folder"
+            found = f"damaged: {', '.join(damaged)}"
+            raise ShardError(self.folder, "files with the manifest's checksums", found, remedy)
 
     def _known(self, site: Site | str) -> Site:
         if (known := Site.parse(site)) not in self.sites:

@@ -10,8 +10,12 @@ from torch import Tensor
 
 from ..residual import Site
 from ..residual.tokens import Tokens
-from .stream import ActivationStream
+from .sae import TrainingError
+from .stream import ActivationStream, Only
 from .workers import ALONE, Workers
+
+LOOKED_AT = 8
+"""Batches by which size is judged where they differ in it."""
 
 
 class Place(NamedTuple):
@@ -90,13 +94,18 @@ class ShuffleBuffer:
             self._begin_round()
 
     def _measure(self) -> None:
-        """Batches of the stream in a part, by the size of the first one."""
+        """Batches of the stream in a part, by its first one that has tokens, or by the largest of a few."""
         if self._part:
             return
-        first = next(iter(self.stream.batches(0, max(len(self.stream), 1))), None)
-        if first is None or not any(len(tokens.x) for tokens in first.values()):
-            raise ValueError("nothing was captured: there were no prompts")
-        size = sum(sum(column.nbytes for column in tokens) for tokens in first.values())
+        size, seen = 0, 0
+        for batch in self.stream.batches():
+            # of a batch some or all pictures may be held out
+            size = max(size, sum(sum(column.nbytes for column in tokens) for tokens in batch.values()))
+            seen += any(len(tokens.x) > 0 for tokens in batch.values())
+            if seen >= (LOOKED_AT if isinstance(self.stream, Only) else 1):
+                break
+        if not seen:
+            raise TrainingError("expected activations to learn from, found none: add prompts, or hold out fewer")
         self._part = max(min(int(self.memory / 2 / size), len(self.stream)), 1)
 
     def _begin_round(self) -> None:

@@ -16,6 +16,7 @@ from ..residual import Plan, Run, Site, Tap
 from ..residual.diffusers_host import Stopped, attach
 from ..residual.tokens import Tokens
 from .embeddings import Embedded, embedded_batches
+from .pictures import digest_of, listed_pictures, opened
 from .sampling import ModelError, Sampling, text_length
 
 if TYPE_CHECKING:
@@ -75,7 +76,9 @@ class PipelineStream:
         cell = pipeline.vae_scale_factor * 2
         self.grid = (sampling.height // cell, sampling.width // cell)
         self.header = _header(self.prompts, config, sampling, text_length(pipeline))
-        self._images = _listed_images(config.images, len(prompts)) if config.images else None
+        self._images = listed_pictures(config.images, len(prompts)) if config.images else None
+        if self._images:
+            self.header["images_sha256"] = digest_of(self._images)
 
     def __len__(self) -> int:
         return -(-len(self.prompts) // self.sampling.batch)
@@ -94,16 +97,18 @@ class PipelineStream:
         plan = Plan([Tap(site) for site in self.sites])
         device, dtype = self.pipeline._execution_device, self.pipeline.transformer.dtype
         on_device = text._replace(prompts=text.prompts.to(device, dtype), pooled=text.pooled.to(device, dtype))
+        sigmas = None
         if self.config.moments == "noised":
-            run = self._noised(plan, on_device, part)
+            run, sigmas = self._noised(plan, on_device, part)
         else:
             run = self._drawn(plan, on_device, part)
         generator = torch.Generator().manual_seed(self.seeds[part][0])
-        return {
-            tap.site: self._kept(run, tap, text.words if tap.site.stream == "txt" else None, part.start, generator)
+        taken = {
+            tap.site: self._kept(run, tap, text.words if tap.site.stream == "txt" else None, sigmas, generator)
             for tap in plan
             if isinstance(tap, Tap)
         }
+        return {site: tokens._replace(picture=tokens.picture + part.start) for site, tokens in taken.items()}
 
     def _drawn(self, plan: Plan, text: Embedded, part: slice) -> Run:
         last = 0 if self.config.moments == "noise" else self.sampling.steps - 1
@@ -129,26 +134,30 @@ class PipelineStream:
                 output_type="latent",
             ).images
 
-    def _noised(self, plan: Plan, text: Embedded, part: slice) -> Run:
-        """Each picture between itself and noise, as in training a flow: `(1 - sigma) * clean + sigma * noise`."""
+    def _noised(self, plan: Plan, text: Embedded, part: slice) -> tuple[Run, Tensor]:
+        """Each picture between itself and noise, as in training a flow: `(1 - sigma) * clean + sigma * noise`.
+
+        Also returns the sigmas `[moments, pictures]`, each picture's drawn by its own seed.
+        """
         pipeline, count = self.pipeline, len(self.seeds[part])
         clean = self._encoded(part) if self._images else self._draw(text, part)
         rows, columns = self.grid
         ids = pipeline._prepare_latent_image_ids(count, rows, columns, clean.device, clean.dtype)
         words = torch.zeros(text.prompts.shape[1], 3, device=clean.device, dtype=clean.dtype)
         generators = [torch.Generator().manual_seed(seed) for seed in self.seeds[part]]
-        sigmas = torch.rand(self.config.sigmas, generator=generators[0]).tolist()
+        sigmas = torch.stack([torch.rand(self.config.sigmas, generator=generator) for generator in generators], 1)
         guidance = None
         if pipeline.transformer.config.guidance_embeds:
             guidance = torch.full([count], self.config.guidance, device=clean.device)
         with attach(pipeline, plan, lambda call: True) as run, torch.inference_mode():
             for sigma in sigmas:
                 noise = torch.stack([torch.randn(clean.shape[1:], generator=generator) for generator in generators])
-                mixed = (1 - sigma) * clean.float() + sigma * noise.to(clean.device)
+                share = sigma[:, None, None].to(clean.device)
+                mixed = (1 - share) * clean.float() + share * noise.to(clean.device)
                 with suppress(Stopped):
                     pipeline.transformer(
                         hidden_states=mixed.to(clean.dtype),
-                        timestep=torch.full([count], sigma, device=clean.device, dtype=clean.dtype),
+                        timestep=sigma.to(clean.device, clean.dtype),
                         guidance=guidance,
                         pooled_projections=text.pooled,
                         encoder_hidden_states=text.prompts,
@@ -157,15 +166,13 @@ class PipelineStream:
                         return_dict=False,
                     )
             pipeline.maybe_free_model_hooks()
-        return run
+        return run, sigmas
 
     def _encoded(self, part: slice) -> Tensor:
         """Latents of the pictures given, scaled and packed as the pipeline's own."""
-        from PIL import Image
-
         assert self._images is not None
         pipeline, sampling = self.pipeline, self.sampling
-        pictures = [Image.open(path).convert("RGB") for path in self._images[part]]
+        pictures = [opened(path) for path in self._images[part]]
         x = pipeline.image_processor.preprocess(pictures, sampling.height, sampling.width)
         with torch.inference_mode():
             encoded = pipeline.vae.encode(x.to(pipeline.vae.device, pipeline.vae.dtype))
@@ -173,19 +180,21 @@ class PipelineStream:
         latents = (latents - pipeline.vae.config.shift_factor) * pipeline.vae.config.scaling_factor
         return pipeline._pack_latents(latents, *latents.shape)
 
-    def _kept(self, run: Run, tap: Tap, words: Tensor | None, first: int, generator: torch.Generator) -> Tokens:
+    def _kept(
+        self, run: Run, tap: Tap, words: Tensor | None, sigmas: Tensor | None, generator: torch.Generator
+    ) -> Tokens:
+        """What a tap saw, pictures numbered from 0; `sigmas [moments, pictures]` where they differ among pictures."""
         parts = []
-        for record in run.records[tap]:
+        for number, record in enumerate(run.records[tap]):
             x = record.activations
             assert x is not None
             keep = torch.ones(x.shape[:2], dtype=torch.bool) if words is None else words.clone()
             if self.config.share < 1:
                 keep &= torch.rand(keep.shape, generator=generator) < self.config.share
             rows, positions = keep.nonzero(as_tuple=True)
-            sigma = torch.full((len(rows),), record.moment.sigma)
+            sigma = torch.full((len(rows),), record.moment.sigma) if sigmas is None else sigmas[number, rows]
             parts.append(Tokens(x.flatten(0, 1) if bool(keep.all()) else x[rows, positions], sigma, positions, rows))
-        tokens = Tokens.joined(parts)
-        return tokens._replace(picture=tokens.picture + first)
+        return Tokens.joined(parts)
 
 
 def capture(
@@ -207,16 +216,6 @@ def collect(stream: Iterable[Tokens], limit: int | None = None) -> Tokens:
     if not parts:
         raise ValueError("nothing was captured: there were no prompts")
     return Tokens.joined(parts).rows(slice(limit))
-
-
-def _listed_images(folder: Path, count: int) -> list[Path]:
-    endings = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
-    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in endings) if folder.is_dir() else []
-    if len(found) != count:
-        raise ModelError(
-            f"{folder}: expected a folder with one picture for each of {count} prompts, found {len(found)}"
-        )
-    return found
 
 
 def _header(prompts: Sequence[str], config: Capture, sampling: Sampling, length: int) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from ..residual import Site
 from ..residual.tokens import Tokens
 from .checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from .itda_builder import SOURCE, ITDABuild, ITDABuilder, Step
+from .sae import TrainingError
 from .stream import ActivationStream
 
 __all__ = ["ITDABuild", "ITDABuilder", "build_itda", "compare_itda", "reordered"]
@@ -48,10 +49,10 @@ def build_itda(
     Raises:
         CheckpointError: for a checkpoint of another run, and where none can be written; the one before stays good.
         KeyboardInterrupt: when interrupted, saying how to go on.
-        ValueError: for a site the stream has not, a stream of no tokens, and a threshold that no token reaches.
+        TrainingError: for a site the stream has not, a stream of no tokens, and a threshold that no token reaches.
     """
     if site not in stream.sites:
-        raise ValueError(f"the stream has tokens of {', '.join(map(str, stream.sites))}; found {site} asked for")
+        raise TrainingError(f"the stream has tokens of {', '.join(map(str, stream.sites))}; found {site} asked for")
     run = _Run(stream, site, config, checkpoint, log)
     run.begin(resume)
     try:
@@ -84,7 +85,7 @@ class _Run:
             pool = _pool(self.stream, self.site, self.config)
             head = _head(pool, self.config.reference)
             if not head:
-                raise ValueError(f"the stream has no tokens of {self.site}")
+                raise TrainingError(f"the stream has no tokens of {self.site}")
             first = Tokens.joined([tokens for _, tokens in head]).rows(slice(0, self.config.reference))
             self.builder = ITDABuilder(first, self.config)
             self.pool = chain(head, pool)
@@ -271,7 +272,7 @@ def compare_itda(a: ITDA, b: ITDA) -> dict[str, float]:
         `jaccard` (intersection over union), `intersection`, `size_a`, `size_b`.
 
     Raises:
-        ValueError: where a dictionary does not say where its atoms came from.
+        TrainingError: where a dictionary does not say where its atoms came from.
     """
     one, other = (_source_set(dictionary, name) for dictionary, name in ((a, "first"), (b, "second")))
     shared = len(one & other)
@@ -283,7 +284,9 @@ def _source_set(dictionary: ITDA, name: str) -> set[tuple[float | str, ...]]:
     sources = dictionary.sources
     if sources is None or not {*SOURCE} <= {*sources.columns} or not sources.prompts:
         found = "none" if sources is None else ", ".join(sources.columns) + ("" if sources.prompts else ", no prompts")
-        raise ValueError(f"comparing needs {', '.join(SOURCE)} of every atom; found {found} in the {name} dictionary")
+        raise TrainingError(
+            f"comparing needs {', '.join(SOURCE)} of every atom; found {found} in the {name} dictionary"
+        )
     every = (sources.of(atom) for atom in range(len(sources.table)))
     # sigmas of two hosts may differ in the last bit
     return {tuple(round(v, 6) if isinstance(v, float) else v for v in (of[name] for name in SOURCE)) for of in every}

@@ -20,6 +20,7 @@ from ..dictionaries.scale import ScaleMeter
 from ..residual import Site
 from ..residual.tokens import Tokens
 from .atoms import Atoms
+from .sae import TrainingError
 from .stream import ActivationStream
 
 RULES = ("paper", "per_token")
@@ -69,18 +70,18 @@ class ITDABuild:
         for name in ("atoms", "k", "tokens", "batch", "patience", "reference", "per_picture"):
             value = getattr(self, name)
             if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1, found {value}")
+                raise TrainingError(f"{name} must be at least 1, found {value}")
         for name, known in (("rule", RULES), ("error", ERRORS), ("method", METHODS)):
             if getattr(self, name) not in known:
-                raise ValueError(f"{name} is one of {', '.join(known)}; found {getattr(self, name)!r}")
+                raise TrainingError(f"{name} is one of {', '.join(known)}; found {getattr(self, name)!r}")
         if self.rule == "paper" and self.error != "fvu":
-            raise ValueError(f"the paper's rule is about the squared error: leave error at fvu, found {self.error}")
+            raise TrainingError(f"the paper's rule is about the squared error: leave error at fvu, found {self.error}")
         if not (math.isfinite(self.threshold) and self.threshold > 0):
-            raise ValueError(f"threshold must be above 0, found {self.threshold}")
+            raise TrainingError(f"threshold must be above 0, found {self.threshold}")
         if not 0 <= self.least <= 1:
-            raise ValueError(f"least is a share, 0 to 1; found {self.least}")
+            raise TrainingError(f"least is a share, 0 to 1; found {self.least}")
         if self.k > self.atoms:
-            raise ValueError(f"k = {self.k} atoms a token need at least as many atoms, found {self.atoms}")
+            raise TrainingError(f"k = {self.k} atoms a token need at least as many atoms, found {self.atoms}")
 
 
 class Step(NamedTuple):
@@ -218,7 +219,7 @@ class ITDABuilder:
     def dictionary(self, site: Site, stream: ActivationStream, seconds: float = 0.0) -> ITDA:
         """The atoms so far as a dictionary of a site of the stream that the tokens came from."""
         if not len(self.atoms):
-            raise ValueError(
+            raise TrainingError(
                 f"no token of {self.tokens} had an error above the threshold of {self.config.threshold}, "
                 "so there are no atoms: lower the threshold"
             )

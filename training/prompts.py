@@ -29,6 +29,9 @@ def read_prompts(path: Path, column: str | None = None) -> list[str]:
     what cannot be read, and for a file without prompts.
     """
     prompts = [prompt for (prompt,) in _columns(path, [column]) if prompt]
+    for prompt in prompts:
+        if any("\ud800" <= letter <= "\udfff" for letter in prompt):
+            raise PromptError(f"{path}: expected whole letters, found half of one in {prompt[:60]!a}: mend the text")
     if not prompts:
         raise PromptError(f"{path}: expected prompts, found none: the file is empty, or all of them are")
     return prompts
@@ -54,14 +57,15 @@ def _columns(path: Path, columns: Sequence[str | None]) -> list[tuple[str, ...]]
 def split_prompts(prompts: Sequence[str], share: float) -> tuple[list[str], list[str]]:
     """Training and held-out prompts, in order; about `share` (0 to 1) of the distinct ones are held out.
 
-    The side is a hash of the prompt's text: the same prompt falls on the same side in every file and order, however
-    often it is there, and a larger share holds out all that a smaller one does.
+    The side is a hash of the prompt's words: the same prompt falls on the same side in every file and order, however
+    often it is there and however it is spaced, and a larger share holds out all that a smaller one does.
     """
     if not 0 <= share <= 1:
-        raise ValueError(f"the share held out must be between 0 and 1, found {share}")
+        raise PromptError(f"the share held out must be between 0 and 1, found {share}")
     sides: tuple[list[str], list[str]] = [], []
     for prompt in prompts:
-        place = int.from_bytes(hashlib.sha256(prompt.encode()).digest()[:8], "big") / 2**64
+        words = " ".join(prompt.split())
+        place = int.from_bytes(hashlib.sha256(words.encode()).digest()[:8], "big") / 2**64
         sides[place < share].append(prompt)
     return sides
 

@@ -6,6 +6,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 
+class TrainingError(ValueError):
+    """Settings or tokens that no dictionary can be made with, or a training that came to nothing."""
+
+
 @dataclass(frozen=True)
 class SAETraining:
     """How a sparse autoencoder is trained."""
@@ -56,16 +60,19 @@ class SAETraining:
     def __post_init__(self) -> None:
         for name in ("features", "k", "tokens", "batch", "aux_k", "dead_after"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, found {getattr(self, name)}")
+                raise TrainingError(f"{name} must be at least 1, found {getattr(self, name)}")
         for name in ("buffer", "reuse"):
             if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be above 0, found {getattr(self, name)}")
+                raise TrainingError(f"{name} must be above 0, found {getattr(self, name)}")
+        for name in ("learning_rate", "clip"):
+            if getattr(self, name) is not None and not getattr(self, name) > 0:
+                raise TrainingError(f"{name} must be above 0, or left out, found {getattr(self, name)}")
         if not 0 < self.decay <= 1:
-            raise ValueError(f"decay must lie above 0 and be at most 1, found {self.decay}")
+            raise TrainingError(f"decay must lie above 0 and be at most 1, found {self.decay}")
         if self.k > self.features:
-            raise ValueError(f"k = {self.k} active features need at least as many features, found {self.features}")
+            raise TrainingError(f"k = {self.k} active features need at least as many features, found {self.features}")
         if self.kind == "matryoshka" and min(self.group_sizes()) < 1:
-            raise ValueError(f"{self.features} features are too few for groups of {self.groups} and a rest")
+            raise TrainingError(f"{self.features} features are too few for groups of {self.groups} and a rest")
 
     def rate(self) -> float:
         """The peak learning rate."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import os
 import time
@@ -42,6 +43,7 @@ class ShardStream:
         self.prompts: Sequence[str] = shards.prompts
         self.seeds: Sequence[int] = shards.seeds
         self.model, self.header = shards.model, shards.header
+        self._verified: set[int] = set()
 
     def __len__(self) -> int:
         """Number of batches that are in the folder."""
@@ -50,7 +52,14 @@ class ShardStream:
     def batches(self, start: int = 0, step: int = 1) -> Iterator[Mapping[Site, Tokens]]:
         """Batches `start`, `start + step`, ...; the tokens of each by site."""
         for i in range(start, len(self), step):
+            self._verify(self.shards.shard_of(i))
             yield self.shards.batch(i)
+
+    def _verify(self, shard: int) -> None:
+        """Once each, before its numbers go anywhere: a damaged one still has plausible shapes."""
+        if shard not in self._verified:
+            self.shards.verify(shard)
+            self._verified.add(shard)
 
 
 class JoinedStream:
@@ -151,7 +160,7 @@ def write_shards(
     Raises `ShardError` as `ShardWriter` does, and for a stream with nothing left to write or that ends early.
     """
     path = Path(folder)
-    done = Shards(path).done if (path / MANIFEST).exists() else 0
+    done = _begun(path, stream) if (path / MANIFEST).exists() else 0
     started, tokens, count = time.perf_counter(), 0, done
     rest = stream.batches(done)
     first = next(rest, None)
@@ -184,3 +193,15 @@ def write_shards(
         if not writer.complete:
             raise ShardError(path, f"{len(stream)} batches from the stream", f"{count}", "capture the rest again")
     return Shards(folder)
+
+
+def _begun(path: Path, stream: ActivationStream) -> int:
+    """Batches that are there, of this very capture: said before anything is captured that could not be added."""
+    shards = Shards(path)
+    for name in ("model", "header", "prompts", "seeds", "grid"):
+        there, here = (json.loads(json.dumps(getattr(each, name))) for each in (shards, stream))
+        if different := difference(name, there, here):
+            field, old, new = different
+            remedy = "capture into another folder, or with what this one was begun with"
+            raise ShardError(path, f"the same capture, {field} = {shown(new)}", f"{field} = {shown(old)}", remedy)
+    return shards.done

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -49,6 +50,9 @@ class Only:
         self._stream, self._keep = stream, keep
         self.sites, self.prompts, self.seeds = tuple(sites), stream.prompts, stream.seeds
         self.grid, self.model, self.header = stream.grid, stream.model, stream.header
+        if not bool(keep.all()):  # named, so that no run goes on with another part of the stream
+            kept = hashlib.sha256(keep.numpy().tobytes()).hexdigest()
+            self.header = stream.header | {"pictures": f"{int(keep.sum())} of {len(keep)}", "pictures_sha256": kept}
 
     def __len__(self) -> int:
         return len(self._stream)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -21,7 +22,7 @@ from ..residual.tokens import Tokens
 from .buffer import Place, ShuffleBuffer
 from .checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from .interrupt import Interrupts
-from .sae import SAETraining
+from .sae import SAETraining, TrainingError
 from .stream import ActivationStream
 from .trainer import Trainer
 from .workers import ALONE, Workers
@@ -68,7 +69,7 @@ def train_saes(
     holds and sees its part of every batch, and the result is that of one within rounding.
 
     Raises:
-        ValueError: for settings that differ where they must not, and an empty stream.
+        TrainingError: for settings that differ where they must not, an empty stream, and a loss that is no number.
         CheckpointError: for a checkpoint of another run, and where none can be written; the one before stays good.
         KeyboardInterrupt: after a checkpoint was written, if there is one to write.
     """
@@ -144,9 +145,19 @@ class _Training:
         bar.update(self.config.batch)
         if measure:
             log.write({"step": self.number, "tokens": self.number * self.config.batch, **figures})
+            self._check_finite(figures)
             shown = next(iter(figures.values()))
             assert shown is not None
             bar.set_postfix(fvu=f"{shown['fvu']:.3f}", l0=f"{shown['l0']:.1f}", dead=f"{shown['dead']:.1%}")
+
+    def _check_finite(self, figures: Mapping[str, dict[str, float] | None]) -> None:
+        for name, found in figures.items():
+            if found is not None and not math.isfinite(found["loss"]):
+                rate = self.wanted[name].config.rate()
+                raise TrainingError(
+                    f"{name}: expected a finite loss, found {found['loss']} at step {self.number:,}: "
+                    f"begin anew with a lower --sae.learning-rate (it is {rate:.2g})"
+                )
 
     def _start(self) -> None:
         self.buffer.start()
@@ -256,12 +267,12 @@ class _Log:
 
 def _shared(wanted: Mapping[str, Wanted]) -> SAETraining:
     if not wanted:
-        raise ValueError("nothing to train: name at least one dictionary")
+        raise TrainingError("nothing to train: name at least one dictionary")
     configs = [config for _, config in wanted.values()]
     for name in ("batch", "tokens", "buffer", "reuse", "seed"):
         found = {getattr(config, name) for config in configs}
         if len(found) > 1:
-            raise ValueError(f"dictionaries trained on one stream share {name}, found {sorted(found)}")
+            raise TrainingError(f"dictionaries trained on one stream share {name}, found {sorted(found)}")
     return configs[0]
 
 
@@ -271,6 +282,9 @@ def _check_same(path: Path, found: Mapping[str, Any], expected: Mapping[str, Any
         one, other = found.get(key), expected.get(key)
         if isinstance(one, Mapping) and isinstance(other, Mapping):
             _check_same(path, one, other, f"{inside}{key}.")
+        elif isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
+            there, here = ({str(i): value for i, value in enumerate(values)} for values in (one, other))
+            _check_same(path, there, here, f"{inside}{key}.")
         elif one != other:
             raise CheckpointError(
                 f"{path} belongs to another run: {inside}{key} is {one} there, and {other} here; "

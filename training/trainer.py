@@ -119,7 +119,8 @@ class Trainer:
             room = None if self._toward_encoder is self.encoder_half else self._toward_encoder
             return topk(x, self.encoder_half, self.encoder_bias, config.k, room)
         entries, floor = batchtopk(x, self.encoder_half, self.encoder_bias, config.k, self.workers, config.batch)
-        keep = THRESHOLD_MEMORY if self.number else 0.0
+        # of few steps so far fewer count: the first floors are far from the last
+        keep = min(THRESHOLD_MEMORY, self.number / (self.number + 10))
         self.threshold.lerp_(floor, 1 - keep)
         return entries
 

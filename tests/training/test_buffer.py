@@ -5,6 +5,7 @@ import torch
 
 from fluxtionary.residual import Site
 from fluxtionary.training.buffer import Place, ShuffleBuffer
+from fluxtionary.training.stream import Only
 
 from .streams import SITE, TokenStream, sparse_tokens
 
@@ -117,7 +118,17 @@ def test_workers_share_the_batches_of_one():
 def test_an_empty_stream_is_refused():
     empty = numbered(100)
     empty.tokens = empty.tokens.rows(slice(0, 0))
-    with pytest.raises(ValueError, match="no prompts"):
+    with pytest.raises(ValueError, match="found none: add prompts"):
         buffer_of(empty).start()
     with pytest.raises(ValueError, match="above 0"):
         ShuffleBuffer(numbered(100), 0, 10, 1.0, 0)
+
+
+@pytest.mark.parametrize("held_out", [4, 7, 8])
+def test_a_first_batch_that_is_held_out_is_no_measure(held_out):
+    """Of 8 pictures a batch: half of the first, nearly all, and all."""
+    stream = TokenStream(sparse_tokens(64 * 32))
+    keep = torch.arange(32) >= held_out
+    part = ShuffleBuffer(Only(stream, keep, stream.sites), 2 * 512 * 24 * 4 * 1.5, 64, 1.0, 0)
+    part.start()
+    assert part._part == 1  # two batches are in memory, and fit

@@ -78,7 +78,10 @@ def test_blocks_after_the_last_site_are_not_computed(random_flux, moments, runs)
     assert [counts[number] for number in range(4)] == runs
     sigmas = {"trajectory": 2, "noise": 1, "noised": 3}[moments]
     tokens = batch[Site.parse("double.0.img")]
-    assert len(tokens.x) == 2 * 64 * sigmas and len(tokens.sigma.unique()) == sigmas
+    assert len(tokens.x) == 2 * 64 * sigmas
+    of_each = [tokens.sigma[tokens.picture == picture].unique() for picture in (0, 1)]
+    assert [len(found) for found in of_each] == [sigmas, sigmas]
+    assert torch.equal(*of_each) == (moments != "noised")  # there each picture has sigmas of its own
     assert tokens.sigma.max() == 1.0 or moments == "noised"
 
 
@@ -100,10 +103,11 @@ def test_noised_pictures_lie_between_picture_and_noise(random_flux, monkeypatch)
     handle.remove()
     clean = stream._draw(embed(random_flux, PROMPTS[:2]), slice(0, 2))
     tokens = batch[Site.parse("double.1.img")]
-    for mixed, sigma in given[2:]:
-        noise = (mixed - (1 - sigma[0]) * clean) / sigma[0]
-        assert float(noise.std()) == pytest.approx(1, abs=0.05) and abs(float(noise.mean())) < 0.05
-        assert float(sigma[0]) in tokens.sigma.tolist()
+    for mixed, sigmas in given[2:]:
+        for picture, sigma in enumerate(sigmas):
+            noise = (mixed[picture] - (1 - sigma) * clean[picture]) / sigma
+            assert float(noise.std()) == pytest.approx(1, abs=0.05) and abs(float(noise.mean())) < 0.06
+            assert float(sigma) in tokens.sigma[tokens.picture == picture].tolist()
 
 
 def test_pictures_of_one_s_own_are_noised(random_flux, tmp_path):
@@ -215,3 +219,13 @@ def test_every_prompt_needs_a_seed(random_flux):
 
 def test_the_text_length_is_the_models_own(random_flux):
     assert text_length(random_flux) == 16
+
+
+def test_other_pictures_of_one_s_own_are_another_capture(random_flux, tmp_path):
+    from PIL import Image
+
+    headers = []
+    for color in ("red", "red", "blue"):
+        Image.new("RGB", (64, 64), color).save(tmp_path / "0.png")
+        headers.append(stream_of(random_flux, prompts=PROMPTS[:1], moments="noised", images=tmp_path).header)
+    assert headers[0] == headers[1] != headers[2]

@@ -135,3 +135,17 @@ def test_shares_at_the_ends_and_beyond():
     for share in (-0.1, 1.1, float("nan")):
         with pytest.raises(ValueError, match="between 0 and 1"):
             split_prompts(["a"], share)
+
+
+def test_a_prompt_falls_on_one_side_however_it_is_spaced():
+    prompts = [f"a picture of {i}" for i in range(200)]
+    spaced = [prompt.replace(" ", "  ") for prompt in prompts]
+    for side, other in zip(split_prompts(prompts, 0.3), split_prompts(spaced, 0.3), strict=True):
+        assert [" ".join(prompt.split()) for prompt in other] == side and side
+
+
+def test_half_a_letter_is_named(tmp_path):
+    path = tmp_path / "p.jsonl"
+    path.write_text('{"prompt": "a \\ud800 b"}\n')
+    with pytest.raises(PromptError, match=r"half of one in 'a \\ud800 b'"):
+        read_prompts(path)

@@ -236,3 +236,25 @@ def test_captures_of_other_widths_do_not_go_together(captures):
     write_shards(Wide(), captures / "run-00005", 16, progress=False)
     with pytest.raises(ShardError, match="the d_model.double.1.img of .*run-00001, 5, found 10"):
         shard_stream([captures])
+
+
+def test_damaged_numbers_are_found_before_they_are_used(tmp_path):
+    write_shards(Pictures(), tmp_path / "s", 20, progress=False)
+    damaged = sorted((tmp_path / "s").glob("*img*.safetensors"))[1]
+    data = bytearray(damaged.read_bytes())
+    data[-20] ^= 1  # a plausible number still
+    damaged.write_bytes(data)
+    batches = ShardStream(tmp_path / "s").batches()
+    next(batches)  # the first shard is whole
+    with pytest.raises(ShardError, match=f"damaged: {damaged.name}"):
+        list(batches)
+
+
+def test_another_capture_is_said_before_anything_is_captured(tmp_path):
+    """Also where it is complete, or has other batches."""
+    write_shards(Pictures(), tmp_path, 20, progress=False)
+    other = Pictures(count=3)
+    other.header = {"steps": 2}
+    with pytest.raises(ShardError, match=r"header\.steps = 2, found header\.steps = 1"):
+        write_shards(other, tmp_path, 20, progress=False)
+    assert other.asked == []

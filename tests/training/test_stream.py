@@ -2,7 +2,7 @@
 
 import torch
 
-from fluxtionary.training.stream import mixed
+from fluxtionary.training.stream import Only, mixed
 
 from .streams import SITE, TokenStream, sparse_tokens
 
@@ -28,3 +28,12 @@ def test_each_token_keeps_what_is_known_of_it():
         for x, picture in zip(batch[SITE].x, batch[SITE].picture, strict=True):
             assert known[tuple(x.tolist())] == int(picture)
     assert torch.equal(torch.cat([b[SITE].sigma for b in mixed(stream, SITE).batches()]), torch.full((1024,), 0.5))
+
+
+def test_a_part_of_a_stream_says_which():
+    stream = TokenStream(sparse_tokens(64 * 8))
+    headers = []
+    for first in (0, 2, 3):
+        headers.append(Only(stream, torch.arange(8) >= first, stream.sites).header)
+    assert headers[0] == stream.header
+    assert headers[1]["pictures"] == "6 of 8" and headers[1]["pictures_sha256"] != headers[2]["pictures_sha256"]

@@ -10,7 +10,7 @@ from fluxtionary.dictionaries import Normalization
 from fluxtionary.dictionaries.metrics import CellMeans, measure_dictionary
 from fluxtionary.residual import Site
 from fluxtionary.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
-from fluxtionary.training.sae import SAETraining
+from fluxtionary.training.sae import SAETraining, TrainingError
 from fluxtionary.training.train import Records, Wanted, train_saes
 from fluxtionary.training.trainer import Trainer
 
@@ -162,7 +162,7 @@ def test_an_interruption_is_heard_after_the_step_and_loses_nothing(plain, tmp_pa
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"config": small(k=5)}, r"dictionaries.sae is .*k.: 4.*k.: 5"),
+        ({"config": small(k=5)}, r"dictionaries\.sae\.1\.k is 4 there, and 5 here"),
         ({"stream": stream_of(11_000)}, "pictures is"),
     ],
 )
@@ -203,3 +203,8 @@ def test_what_is_no_checkpoint_is_refused(tmp_path):
             load_checkpoint(tmp_path / "x")
     with pytest.raises(CheckpointError, match="cannot write"):
         save_checkpoint(tmp_path / "x" / "y", {}, {})
+
+
+def test_a_loss_that_is_no_number_ends_the_training():
+    with pytest.raises(TrainingError, match=r"finite loss, found (nan|inf) .*lower --sae.learning-rate"):
+        train(config=small(learning_rate=1e30))
