@@ -18,6 +18,8 @@ FILE = "atlas.sqlite"
 PARTIAL = f"{FILE}.part"
 APPLICATION = 0x464C5841
 """What says in an SQLite file that it is an atlas: the bytes FLXA."""
+OUTPUT_SCORES = "output_scores"
+"""The row of `about` that says how output scores were measured, in JSON; atlases of the first releases have none."""
 VALUE_LIMIT = 2**28
 """Largest value, in bytes, that is read or written: heat maps of 65,536 tokens with a thousand features each."""
 
@@ -25,7 +27,7 @@ DAMAGE = (sqlite3.Error, UnicodeDecodeError)
 """What reading a damaged file raises: some of SQLite's complaints quote bytes that are no text."""
 
 _TABLES = (
-    # header, finished, and of an unfinished one done and state
+    # header, finished, of an unfinished one done and state, of a finished one top and perhaps OUTPUT_SCORES
     "CREATE TABLE about (name TEXT PRIMARY KEY, value)",
     "CREATE TABLE pictures (number INTEGER PRIMARY KEY, prompt TEXT, seed TEXT, maps BLOB)",
     "CREATE TABLE features (number INTEGER PRIMARY KEY, pictures INTEGER, density REAL, mean REAL, peak REAL, "

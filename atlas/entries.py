@@ -52,7 +52,7 @@ class Feature:
         output_score: relative change of the model's velocity by a unit of it; None where it was not measured.
         source: of an ITDA atom.
         label, explanation: a few words, and why; None where nobody has explained it.
-        scores: figures by name: `"interp"`, `"interp_paper"`, `"region"`.
+        scores: figures of the label by name: `"interp"`, `"interp_paper"`, `"region"`; another label has none of them.
     """
 
     number: int

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from .plain_text import plain
+
 RESTORE = "build the atlas again, or restore it from a copy"
 
 
@@ -39,5 +41,5 @@ def shown(found: object) -> str:
     """A value in at most 100 characters."""
     if isinstance(found, bytes):
         return f"{len(found)} bytes"
-    text = found if isinstance(found, str) else repr(found)
+    text = plain(found) if isinstance(found, str) else repr(found)
     return text if len(text) <= 100 else f"{text[:97]}..."

@@ -21,7 +21,7 @@ from .header import FEATURES, decode_header
 from .packed_maps import PackedMaps, rising
 from .picture_files import PICTURES
 from .rows import FEATURE_COLUMNS, KINDS, NAME, read_example, read_feature, read_picture, read_profiles
-from .search import TopPictures, best, relevance
+from .search import WORDS, TopPictures, best, relevance, words
 
 ORDERS = ("number", "density", "mean", "peak", "spread", "coverage", "output_score", "pictures", "sigma")
 """What features are sorted by, besides the names of scores; peaks by magnitude, and by the noise level at which a
@@ -121,7 +121,7 @@ class Atlas:
 
         By relevance: first those whose label has all the words, then label and explanation together, then those whose
         top pictures' captions have them more often than captions have at large. Where nothing has all the words,
-        some of them do. Any text may be given; one without words finds nothing.
+        some of them do. Any text may be given, but of more than `search.WORDS` words; one without words finds nothing.
         """
         most = max(offset, 0) + max(limit, 0)
         return self._features(self._page(self.found(text, order, most), limit, offset))
@@ -132,7 +132,9 @@ class Atlas:
 
     def found(self, text: str, order: str = "relevance", most: int | None = None) -> np.ndarray:
         """Numbers of the features that `search` finds, int64 `[n]`; by relevance at most so many."""
-        matching = relevance(str(text), self._matches, self._top, self.n_features)
+        wanted = words(str(text))
+        there(len(wanted) <= WORDS, self._path, f"a text of at most {WORDS} words", len(wanted), "leave some out")
+        matching = relevance(wanted, self._matches, self._top, self.n_features)
         if order == "relevance":
             return best(matching, len(matching.numbers) if most is None else most)
         numbers = self._order(order, None)

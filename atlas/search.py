@@ -15,8 +15,10 @@ from .error import need
 from .packed_maps import rising
 from .picture_files import PICTURES
 
-WORDS, LENGTH = 8, 64
-"""The most words of a text that are looked for, and the most letters of one."""
+WORDS, LENGTH = 32, 64
+"""The most words of a text that may be looked for, and the most letters of one that are."""
+_GLUE = frozenset(("a", "an", "the", "of", "in", "at", "on", "with", "and", "is"))
+"""Words that most captions have, which tell little and take longest: looked for only where a text has no others."""
 _PREFIX = 3
 """Letters from which the last word of a text may be the beginning of one."""
 _WORD = re.compile(r"[^\W_]+")
@@ -76,16 +78,16 @@ Matches = Callable[[str, str, int], np.ndarray]
 
 def words(text: str) -> list[str]:
     """Words of any text, each as an FTS5 string: what it means to FTS5 is taken from it."""
-    found = list(dict.fromkeys(word[:LENGTH] for word in _WORD.findall(text[: WORDS * LENGTH])))[:WORDS]
-    quoted = [f'"{word}"' for word in found]
-    if found and len(found[-1]) >= _PREFIX:
+    found = list(dict.fromkeys(word[:LENGTH] for word in _WORD.findall(text)))
+    telling = [word for word in found if word.lower() not in _GLUE] or found
+    quoted = [f'"{word}"' for word in telling]
+    if found and telling[-1] == found[-1] and len(found[-1]) >= _PREFIX:
         quoted[-1] += "*"
     return quoted
 
 
-def relevance(text: str, matches: Matches, top: TopPictures, n_features: int) -> Relevance:
-    """Features in whose texts or captions all words of a text are; where there are none, some of them."""
-    wanted = words(text)
+def relevance(wanted: list[str], matches: Matches, top: TopPictures, n_features: int) -> Relevance:
+    """Features in whose texts or captions all of some `words` are; where there are none, some of them."""
     if not wanted:
         return Relevance(np.zeros(0, np.int64), np.zeros(0))
     found = _all(wanted, matches, top, n_features)

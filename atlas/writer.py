@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import os
 import shutil
 import sqlite3
@@ -14,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from . import picture_files
-from .database import DAMAGE, FILE, PARTIAL, connect, create, said
+from .database import DAMAGE, FILE, OUTPUT_SCORES, PARTIAL, connect, create, said
 from .entries import Example, Feature, Maps, Score
 from .error import AtlasError, need
 from .header import VERSION, decode_header, encode_header
@@ -33,6 +35,7 @@ from .rows import (
 from .search import TopPictures
 
 STATE = "state"
+_log = logging.getLogger(__name__)
 _PARTIAL = {PARTIAL, f"{PARTIAL}-journal"}
 _OVERWRITE = "give another folder, or overwrite it"
 
@@ -101,7 +104,13 @@ class AtlasWriter:
             if writer.finished:
                 return writer
             writer._run("BEGIN IMMEDIATE")
-            about = dict(writer._run("SELECT name, value FROM about WHERE name IN ('done', 'state')").fetchall())
+            names = "('done', 'state', 'finished')"
+            about = dict(writer._run(f"SELECT name, value FROM about WHERE name IN {names}").fetchall())
+            if about.get("finished") == 1:
+                writer._run("ROLLBACK")
+                writer.finished = True
+                _log.info("%s: another process has finished it meanwhile", path)
+                return writer
             need(type(about.get("done")) is int, path, "a number of batches", about.get("done"), _OVERWRITE)
             writer.done = about["done"]
             writer.state = _read_state(folder, about["state"]) if writer.done else None
@@ -212,7 +221,7 @@ class AtlasWriter:
         shutil.rmtree(self.folder / STATE, ignore_errors=True)
 
     def set_label(self, number: int, label: str, explanation: str) -> None:
-        """What a feature is about, in a few words, and why."""
+        """What a feature is about, in a few words, and why. Scores of another label than this are gone."""
         check_text(self._path, label, LABEL, "a label", missing=False)
         check_text(self._path, explanation, EXPLANATION, "an explanation", missing=False)
         with self._transaction():
@@ -224,13 +233,29 @@ class AtlasWriter:
             self._run(change, (label, explanation, int(number)))
             into = "INSERT INTO texts (rowid, label, explanation) VALUES (?, ?, ?)"
             self._run(into, (int(number), label, explanation))
+            if label != rows[0][0]:
+                self._run("DELETE FROM scores WHERE feature = ?", (int(number),))
 
     def set_scores(self, number: int, scores: Mapping[str, Score]) -> None:
-        """Scores of a feature by name; those of other names stay."""
+        """Scores of a feature's label by name; those of other names stay."""
         with self._transaction():
             rows = self._run("SELECT 1 FROM features WHERE number = ?", (int(number),)).fetchall()
             self._check_there(number, bool(rows))
             self._add_scores(number, scores)
+
+    def begin_output_scores(self, settings: Mapping[str, Any], overwrite: bool = False) -> None:
+        """Say how output scores are measured, before any is set. Those of other settings compare with none of these:
+        they are dropped, or refused with `AtlasError`."""
+        text = json.dumps(dict(settings), sort_keys=True)
+        with self._transaction():
+            found = self._run("SELECT value FROM about WHERE name = ?", (OUTPUT_SCORES,)).fetchall()
+            measured = self._run("SELECT 1 FROM features WHERE output_score IS NOT NULL LIMIT 1").fetchall()
+            if measured and found != [(text,)]:
+                before = found[0][0] if found else "others, which it does not say"
+                remedy = "measure with the same, or all anew with `fluxtionary atlas output-score --overwrite`"
+                need(overwrite, self._path, f"output scores measured with {text}", before, remedy)
+                self._run("UPDATE features SET output_score = NULL")
+            self._run("INSERT OR REPLACE INTO about VALUES (?, ?)", (OUTPUT_SCORES, text))
 
     def set_output_score(self, number: int, value: float) -> None:
         """How far a unit of a feature moves the model's velocity."""

@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from ..atlas.header import is_number
+from ..atlas.plain_text import plain
 from ..interpretation.gathering import Gathering
 from ..interpretation.output_score import OutputScoring
+from ..training.capture import Capture
 from ..training.models import Model
 from ..training.sampling import Drawing
 from .output import OutputError, check_writable
@@ -59,10 +62,13 @@ class BuildAtlas:
             raise OutputError("an atlas reads whole pictures while they are drawn: leave --moments and --share out")
         if self.limit is not None and self.limit < 1:
             raise OutputError(f"limit must be at least 1, found {self.limit}")
+        if self.output_scores < 0:
+            raise OutputError(f"output-scores must be at least 0, found {self.output_scores}")
         check_writable(self.out / "atlas.sqlite", overwrite=True)
         dictionary = dictionary_named(self.dictionary)
         captions = source.captions()[0]
         pipeline = source.pipeline(source.workers())
+        check_fits(dictionary, pipeline)
         sampling = source.sampling.resolved(source.model.model, pipeline)
         stream = DrawnPictures(
             pipeline,
@@ -80,7 +86,8 @@ class BuildAtlas:
             pictures = f"{len(atlas.pictures()):,} pictures"
             print(f"{self.out}: {atlas.count():,} of {dictionary.n_features:,} features, {pictures}")
         if self.output_scores:
-            _score_outputs(self.out, dictionary, pipeline, sampling, self.output_scores, self.effect)
+            guidance = source.capture.guidance
+            _score_outputs(self.out, dictionary, pipeline, sampling, self.output_scores, self.effect, guidance)
 
 
 @dataclass(frozen=True)
@@ -93,6 +100,10 @@ class ScoreOutputs:
     """Its dictionary's file (.safetensors), or demo."""
     features: int = 500
     """How many: drawn at random, those that have been measured before among them."""
+    guidance: float | None = None
+    """Guidance that a guidance-distilled model (FLUX.1 dev) is told; by default as the atlas's pictures were drawn."""
+    overwrite: bool = False
+    """Measure anew what was measured with other settings."""
     model: Annotated[Model, tyro.conf.arg(name="")] = field(default_factory=Model)
     sampling: Drawing = field(default_factory=Drawing)
     effect: OutputScoring = field(default_factory=OutputScoring)
@@ -101,10 +112,13 @@ class ScoreOutputs:
         from ..training.models import load
         from ..training.sampling import check_size
 
+        if self.features < 1:
+            raise OutputError(f"features must be at least 1, found {self.features}")
         check_size(self.model.model, self.sampling)
         dictionary, pipeline = dictionary_named(self.dictionary), load(self.model)
         sampling = self.sampling.resolved(self.model.model, pipeline)
-        _score_outputs(self.folder, dictionary, pipeline, sampling, self.features, self.effect)
+        options = self.effect, self.guidance, self.overwrite
+        _score_outputs(self.folder, dictionary, pipeline, sampling, self.features, *options)
 
 
 @dataclass(frozen=True)
@@ -123,13 +137,15 @@ class SearchAtlas:
     def run(self) -> None:
         from ..atlas import Atlas
 
+        if self.limit < 1:
+            raise OutputError(f"limit must be at least 1, found {self.limit}")
         with Atlas.open(self.folder) as atlas:
             found = atlas.search(self.text, self.limit, order=self.order)
             if not found:
                 print(f"no feature has anything of {self.text!r}; its captions and labels have other words")
             for feature in found:
                 figures = f"{feature.number:>7}  {feature.pictures:>6} pictures  density {feature.density:.4f}"
-                print(f"{figures}  {_said(atlas, feature)}")
+                print(f"{figures}  {plain(_said(atlas, feature))}")
 
 
 @dataclass(frozen=True)
@@ -153,10 +169,11 @@ class ShowFeature:
             check_writable(self.out, self.overwrite)
         with Atlas.open(self.folder) as atlas:
             feature = atlas.feature(self.feature)
-            print("\n".join(described(atlas, feature)))
+            print("\n".join(plain(line) for line in described(atlas, feature)))
             if self.out is not None:
                 self.out.parent.mkdir(parents=True, exist_ok=True)
-                self.out.write_text(feature_page(atlas, self.feature), encoding="utf-8")
+                page = feature_page(atlas, self.feature).replace("\0", "\ufffd")  # as a browser shows what HTML forbids
+                self.out.write_text(page, encoding="utf-8")
                 print(f"page: {self.out}")
 
 
@@ -195,23 +212,50 @@ def _said(atlas: Atlas, feature: Feature) -> str:
     return f"({atlas.picture(top[0].picture).prompt})" if top else ""
 
 
+def check_fits(dictionary: Dictionary, pipeline: FluxPipeline) -> None:
+    """Raise `PlanError` or `SiteError` for a dictionary that was made for another model, before anything is drawn."""
+    from ..residual import Plan, Site, Tap
+    from ..residual.diffusers_host import model_shape
+
+    Plan([Tap(Site.parse(dictionary.site), dictionary)]).check(*model_shape(pipeline.transformer))
+
+
 def _score_outputs(
-    folder: Path, dictionary: Dictionary, pipeline: FluxPipeline, sampling: Sampling, count: int, config: OutputScoring
+    folder: Path,
+    dictionary: Dictionary,
+    pipeline: FluxPipeline,
+    sampling: Sampling,
+    count: int,
+    config: OutputScoring,
+    guidance: float | None = None,
+    overwrite: bool = False,
 ) -> None:
-    """Give output scores to features of an atlas that have none; each is kept once it is measured."""
+    """Give output scores to features of an atlas that have none; each is kept once it is measured.
+
+    Raises `AtlasError` where others were measured with other settings, unless those are to be overwritten.
+    """
     from tqdm import tqdm
 
     from ..atlas import Atlas, AtlasWriter
     from ..dictionaries.fingerprint import fingerprint
-    from ..interpretation.output_score import output_scores
+    from ..interpretation.output_score import output_scores, score_settings
     from ..interpretation.trials import sample_features
 
     with Atlas.open(folder, fingerprint(dictionary)) as atlas:
+        if guidance is None:
+            drawn_with = atlas.header["capture"].get("guidance")
+            guidance = float(drawn_with) if is_number(drawn_with) else Capture().guidance
+        settings = score_settings(config, sampling, guidance)
+        with AtlasWriter.annotate(folder) as writer:
+            writer.begin_output_scores(settings, overwrite)
         numbers = [n for n in sample_features(atlas, count) if atlas.feature(n).output_score is None]
         drawn = [atlas.picture(n) for n in atlas.pictures()[: config.pictures]]
     prompts, seeds = [one.prompt for one in drawn], [one.seed for one in drawn]
     here = dictionary.on(pipeline.transformer.device)
-    scores = output_scores(pipeline, here, numbers, prompts, seeds, sampling, config)
-    with AtlasWriter.annotate(folder) as writer:
-        for number, score in tqdm(scores, "output scores", len(numbers), unit="feature", mininterval=1):
-            writer.set_output_score(number, score)
+    scores = output_scores(pipeline, here, numbers, prompts, seeds, sampling, config, guidance)
+    try:
+        with AtlasWriter.annotate(folder) as writer:
+            for number, score in tqdm(scores, "output scores", len(numbers), unit="feature", mininterval=1):
+                writer.set_output_score(number, score)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("what was measured is kept: the same command goes on") from None

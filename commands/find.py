@@ -10,6 +10,7 @@ import tyro
 from ..training.capture import Capture
 from ..training.models import DEMO_MODELS, Model, ModelError, load
 from ..training.sampling import Drawing, check_size
+from .atlas import check_fits
 from .source import dictionary_named
 
 
@@ -43,6 +44,7 @@ class Find:
         make = pairs_of_scenes if self.model.model in DEMO_MODELS else pairs_in_contexts
         pairs = make(self.phrase, self.pairs, self.seed)
         pipeline = load(self.model)
+        check_fits(dictionary, pipeline)
         sampling = self.sampling.resolved(self.model.model, pipeline)
         found = rank_features(pipeline, dictionary, pairs, sampling, self.capture)
         raised = [one for one in found if one.score > 0]

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING
 
 import tyro
 
-from ..interpretation.endpoint import Endpoint
+from ..interpretation.endpoint import Endpoint, EndpointError
 from ..interpretation.judge import Judging
 
 if TYPE_CHECKING:
+    from ..atlas import AtlasError
     from ..interpretation.endpoint import Usage
+    from ..interpretation.questions import Label
 
 
 @dataclass(frozen=True)
@@ -32,28 +34,28 @@ class ExplainAtlas:
     """Seed of the draw."""
 
     def run(self) -> None:
-        from ..atlas import Atlas, AtlasWriter
+        from ..atlas import Atlas
         from ..interpretation.explain import explain
-        from ..interpretation.questions import Label
         from ..interpretation.trials import sample_features
 
+        if self.features < 1:
+            raise EndpointError(f"features must be at least 1, found {self.features}")
         endpoint = self.endpoint.kept_beside(self.folder)
         labels: dict[int, Label] = {}
+        refused: dict[int, AtlasError] = {}
         try:
             with Atlas.open(self.folder) as atlas:
                 numbers = self.numbers or sample_features(atlas, self.features, self.seed)
                 explained = explain(atlas, numbers, endpoint, keep=labels.__setitem__)
         finally:  # an interruption keeps what is there
-            if labels:
-                with AtlasWriter.annotate(self.folder) as writer:
-                    for number, (label, explanation) in labels.items():
-                        writer.set_label(number, label, explanation)
-        for number, (label, _) in list(explained.labels.items())[:20]:
+            refused = _put_labels(self.folder, labels)
+        put = {number: label for number, (label, _) in explained.labels.items() if number not in refused}
+        for number, label in list(put.items())[:20]:
             print(f"{number:>6}  {label}")
-        if len(explained.labels) > 20:
-            print(f"   ...  {len(explained.labels) - 20} more: fluxtionary atlas search {self.folder} WORDS")
-        print(f"{len(explained.labels)} features have labels now")
-        _say(explained.missing, explained.usage, endpoint)
+        if len(put) > 20:
+            print(f"   ...  {len(put) - 20} more: fluxtionary atlas search {self.folder} WORDS")
+        print(f"{len(put)} features have labels now")
+        _say(explained.missing | {number: str(error) for number, error in refused.items()}, explained.usage, endpoint)
 
 
 @dataclass(frozen=True)
@@ -73,12 +75,13 @@ class ScoreAtlas:
 
     def run(self) -> None:
         from ..atlas import Atlas, AtlasWriter, Score
-        from ..interpretation.endpoint import EndpointError
         from ..interpretation.judge import judge, shuffled
         from ..interpretation.region import locate, region_score
         from ..interpretation.scoring import interp_score, paper_score
         from ..interpretation.trials import Trials
 
+        if self.regions < 0:
+            raise EndpointError(f"regions must be at least 0, found {self.regions}")
         endpoint = self.endpoint.kept_beside(self.folder)
         scores: dict[str, dict[int, Score]] = {}
         with Atlas.open(self.folder) as atlas:
@@ -111,17 +114,39 @@ class ScoreAtlas:
         _say(missing, usage, endpoint)
 
 
+def _put_labels(folder: Path, labels: Mapping[int, Label]) -> dict[int, AtlasError]:
+    """Labels into their atlas; those that it refuses, and why, keep no others out. Raises where it refuses all."""
+    from ..atlas import AtlasError, AtlasWriter
+
+    refused: dict[int, AtlasError] = {}
+    if not labels:
+        return refused
+    with AtlasWriter.annotate(folder) as writer:
+        for number, (label, explanation) in labels.items():
+            try:
+                writer.set_label(number, label, explanation)
+            except AtlasError as error:
+                refused[number] = error
+    if len(refused) == len(labels):
+        raise next(iter(refused.values()))
+    return refused
+
+
 def _mean(scores: Mapping) -> str:
     return f"{sum(score.value for score in scores.values()) / len(scores):.3f}" if scores else "none"
 
 
 def _say(missing: Mapping[int, str], usage: Usage, endpoint: Endpoint) -> None:
+    """What asking took and left out. Raises `EndpointError` where questions were asked and none was answered."""
     print(usage)
+    reasons = Counter(missing.values()).most_common(5)
     if missing:
         print(f"{len(missing)} features are not complete:")
-        for reason, count in Counter(missing.values()).most_common(5):
+        for reason, count in reasons:
             print(f"  {count} x {reason}")
     if usage.failed:
         print(f"run it again to ask what is missing: answers are kept in {endpoint.cache}")
     if usage.refused + usage.rubbish:
         print("refusals and what could not be read are asked about again with --endpoint.ask-again")
+    if usage.missing and not usage.answered:
+        raise EndpointError(f"expected answers, found none to any of {usage.missing:,} questions: {reasons[0][0]}")

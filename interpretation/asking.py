@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Hashable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future
+from contextlib import suppress
 from itertools import chain, islice
-from typing import Any, TypeVar
+from queue import Empty, SimpleQueue
+from typing import Any, Generic, TypeVar
 
 from tqdm import tqdm
 
@@ -15,6 +18,9 @@ from .pictures import pixels_of
 from .questions import Question
 
 Key = TypeVar("Key", bound=Hashable)
+
+KEPT = "what was answered is kept: the same command goes on"
+"""What is said of an interruption."""
 
 _log = logging.getLogger(__name__)
 
@@ -30,6 +36,8 @@ def ask_all(
 
     Answers come in whatever order they arrive. Questions are made when their turn comes, so that pictures of a few are
     held at a time. When the caller stops, so does the asking; what is under way is finished and kept by the cache.
+    Interrupted, it sends nothing more, not even what is to be tried again, yields what is under way, and then raises
+    `KeyboardInterrupt`; interrupted once more, it does not wait for that.
     """
     waiting = iter(questions)
     first = next(waiting, None)
@@ -38,29 +46,87 @@ def ask_all(
     if progress:
         _log.info("%s", estimate(first[1](), total, title, client))
     waiting = chain([first], waiting)
-    pool = ThreadPoolExecutor(client.endpoint.concurrency, thread_name_prefix="ask")
+    askers: _Askers[Key] = _Askers(client)
     try:
-        under_way: dict[Future, Key] = {}
         with tqdm(total=total, desc=title, unit=" questions", disable=not progress) as bar:
             while True:
                 # twice as many as can be sent, so that no thread waits for this one
-                for key, make in islice(waiting, 2 * client.endpoint.concurrency - len(under_way)):
-                    under_way[pool.submit(_ask, client, make)] = key
-                if not under_way:
+                for question in islice(waiting, 2 * client.endpoint.concurrency - askers.under_way):
+                    askers.give(*question)
+                if not askers.under_way:
                     return
-                for future in wait(under_way, return_when=FIRST_COMPLETED).done:
-                    bar.update()
-                    bar.set_postfix_str(_brief(client), refresh=False)
-                    yield under_way.pop(future), future.result()
+                found = askers.next()
+                bar.update()
+                bar.set_postfix_str(_brief(client), refresh=False)
+                yield found
+    except KeyboardInterrupt:
+        with suppress(KeyboardInterrupt):
+            askers.end()
+        yield from askers.rest()
+        raise KeyboardInterrupt(KEPT if client.endpoint.cache else "") from None
     finally:
-        pool.shutdown(cancel_futures=True)
+        askers.end()
 
 
-def _ask(client: Client, make: Callable[[], Question]) -> Any | NoAnswer:
-    try:
-        return client.ask(make())
-    except NoAnswer as missing:
-        return missing
+class _Askers(Generic[Key]):
+    """Threads that ask. The program ends without them, as it does not without those of an executor: they may be in the
+    middle of a request that takes a minute.
+
+    Attributes:
+        under_way: questions that were given and whose answer was not taken.
+    """
+
+    def __init__(self, client: Client):
+        self.client, self.under_way = client, 0
+        self._given: SimpleQueue[tuple[Key, Callable[[], Question]] | None] = SimpleQueue()
+        self._answers: SimpleQueue[tuple[Key, Future]] = SimpleQueue()
+        count = client.endpoint.concurrency
+        self._threads = [threading.Thread(target=self._work, name="ask", daemon=True) for _ in range(count)]
+        for thread in self._threads:
+            thread.start()
+
+    def give(self, key: Key, make: Callable[[], Question]) -> None:
+        """One more question."""
+        self.under_way += 1
+        self._given.put((key, make))
+
+    def next(self) -> tuple[Key, Any | NoAnswer]:
+        """Wait for an answer to any."""
+        key, answer = self._answers.get()
+        self.under_way -= 1
+        return key, answer.result()
+
+    def rest(self) -> Iterator[tuple[Key, Any | NoAnswer]]:
+        """Answers that are there and were not taken."""
+        with suppress(Empty):
+            while True:
+                key, answer = self._answers.get_nowait()
+                yield key, answer.result()
+
+    def end(self) -> None:
+        """Send nothing more, and wait until what was sent is answered: once, for whoever does not want to wait."""
+        threads, self._threads = self._threads, []
+        if self.under_way:
+            self.client.stop()
+        with suppress(Empty):
+            while True:
+                self._given.get_nowait()
+        for _ in threads:
+            self._given.put(None)
+        for thread in threads:
+            thread.join()
+
+    def _work(self) -> None:
+        while (given := self._given.get()) is not None:
+            key, make = given
+            answer: Future = Future()
+            try:
+                answer.set_result(self.client.ask(make()))
+            except NoAnswer as missing:
+                answer.set_result(missing)
+            except BaseException as error:  # for the thread that takes the answer
+                answer.set_exception(error)
+            self._answers.put((key, answer))
 
 
 def estimate(question: Question, total: int, title: str, client: Client) -> str:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+from contextlib import closing
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 Outcome = Literal["answer", "refused", "rubbish"]
 """What came back: text that could be read as asked for, a refusal, or text that could not be read."""
 
+APPLICATION = 0x464C5852
+"""What says in an SQLite file that it keeps answers: the bytes FLXR. The first releases wrote 0."""
 _VERSION = 1
 _TABLE = """
 CREATE TABLE IF NOT EXISTS replies (
@@ -17,6 +20,7 @@ CREATE TABLE IF NOT EXISTS replies (
     tokens_in INTEGER NOT NULL, tokens_out INTEGER NOT NULL
 ) WITHOUT ROWID
 """
+_COLUMNS = ["key", "outcome", "text", "tokens_in", "tokens_out"]
 
 
 class CacheError(ValueError):
@@ -44,11 +48,10 @@ class ReplyCache:
         self._lock = threading.Lock()
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
+            _check(path)
             self._connection = sqlite3.connect(path, timeout=60, isolation_level=None, check_same_thread=False)
-            found = self._connection.execute("PRAGMA user_version").fetchone()[0]
-            tables = self._connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
-            if found != _VERSION and tables:
-                raise CacheError(f"{path}: expected answers of version {_VERSION}, found {found}: name another file")
+            # First, so that a process that is killed here leaves a file that is known.
+            self._connection.execute(f"PRAGMA application_id={APPLICATION}")
             # With a write-ahead log a reply is one append, and a killed process loses nothing.
             self._connection.execute("PRAGMA journal_mode=WAL")
             self._connection.execute("PRAGMA synchronous=NORMAL")
@@ -70,3 +73,21 @@ class ReplyCache:
     def close(self) -> None:
         with self._lock:
             self._connection.close()
+
+
+def _check(path: Path) -> None:
+    """Raise `CacheError` for a database that is not a cache, without writing to it."""
+    if not path.exists():
+        return
+    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=60)) as connection:
+        application, version = (
+            connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version")
+        )
+        tables = [name for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")]
+        columns = [name for (name,) in connection.execute("SELECT name FROM pragma_table_info('replies')")]
+    empty = not tables and version in (0, _VERSION)
+    if application not in (0, APPLICATION) or not (empty or (tables, columns) == (["replies"], _COLUMNS)):
+        found = f"a database of something else, with {', '.join(tables[:5]) or 'no tables'}"
+        raise CacheError(f"{path}: expected a file that keeps answers, found {found}; name another file")
+    if version != _VERSION and tables:
+        raise CacheError(f"{path}: expected answers of version {_VERSION}, found version {version}; name another file")

@@ -39,6 +39,18 @@ class OutputScoring:
                 raise ValueError(f"{name} must be at least 1, found {getattr(self, name)}")
 
 
+def score_settings(config: OutputScoring, sampling: Sampling, guidance: float) -> dict[str, Any]:
+    """What output scores depend on besides dictionary, model and pictures: those of other settings do not compare."""
+    return {
+        "pictures": config.pictures,
+        "moments": config.moments,
+        "steps": sampling.steps,
+        "height": sampling.height,
+        "width": sampling.width,
+        "guidance": guidance,
+    }
+
+
 class _Place(NamedTuple):
     """A call of the transformer with one picture, what came out of it, and the size of activations at the site."""
 

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
+
+from ..atlas.error import shown
+from ..atlas.plain_text import plain
 
 EXPLAIN = """\
 You study one unit inside a text-to-image model. You see pictures that the model drew and in which the unit is most
@@ -135,7 +139,7 @@ def _labelled(label: str) -> str:
 
 
 def _read_explanation(found: Mapping[str, Any]) -> Label:
-    label, explanation = (" ".join(str(found[name]).split()) for name in ("label", "explanation"))
+    label, explanation = (" ".join(plain(str(found[name])).split()) for name in ("label", "explanation"))
     if not isinstance(found["label"], str) or not label:
         raise ValueError("its label is empty")
     return Label(label[:LABEL_CHARACTERS], explanation[:EXPLANATION_CHARACTERS])
@@ -158,9 +162,13 @@ def _read_place(found: Mapping[str, Any]) -> Place:
 
 
 def _number(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float | str) or not float(value) < float("inf"):
-        raise ValueError(f"{value!r} is no number")
-    return float(value)
+    try:
+        number = float(value) if isinstance(value, int | float | str) and not isinstance(value, bool) else math.nan
+    except OverflowError:  # a whole number of hundreds of digits
+        number = math.inf
+    if not math.isfinite(number):
+        raise ValueError(f"{shown(value)} is no number")
+    return number
 
 
 def _objects(text: str) -> list[Mapping[str, Any]]:

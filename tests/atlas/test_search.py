@@ -4,8 +4,8 @@ import random
 
 import pytest
 
-from fluxtionary.atlas import Atlas, AtlasWriter, Example, Feature
-from fluxtionary.atlas.search import words
+from fluxtionary.atlas import Atlas, AtlasLookupError, AtlasWriter, Example, Feature
+from fluxtionary.atlas.search import WORDS, words
 
 from .atlases import build, header, maps, pixels
 
@@ -143,4 +143,15 @@ def test_words_are_strings_to_the_index():
     assert words('red "circle" OR x*') == ['"red"', '"circle"', '"OR"', '"x"']
     assert words("red circles") == ['"red"', '"circles"*']
     assert words("red red red") == ['"red"*']
-    assert len(words(" ".join(f"word{n}" for n in range(100)))) == 8
+    assert words("The ring of a") == ['"ring"'] and words("of the") == ['"of"', '"the"*']
+
+
+def test_all_of_many_words_count_and_too_many_are_refused(tmp_path):
+    folder = build(tmp_path / "atlas")
+    many = " ".join(f"word{n}" for n in range(WORDS - 1))
+    with Atlas.open(folder) as atlas, AtlasWriter.annotate(folder) as writer:
+        for number, last in ((0, "circle"), (1, "square")):
+            writer.set_label(number, f"{many} {last}", "")
+        assert numbers(atlas.search(f"{many} at the square")) == [1]
+        with pytest.raises(AtlasLookupError, match="expected a text of at most 32 words, found 33; leave some out"):
+            atlas.search(f"{many} square circle")

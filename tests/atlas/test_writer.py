@@ -150,6 +150,33 @@ def test_another_build_is_refused_and_changes_nothing(tmp_path):
     assert AtlasWriter.begin(folder, header()).done == 3
 
 
+def test_an_atlas_that_another_finished_meanwhile_is_finished(tmp_path, monkeypatch, caplog):
+    folder = build(tmp_path / "atlas", finish=False)
+    early = AtlasWriter._opened(folder)  # as of a process that then waits for the other's transaction to end
+    build(folder)
+    monkeypatch.setattr(AtlasWriter, "_opened", lambda folder: early)
+    with caplog.at_level("INFO"), AtlasWriter.begin(folder, header()) as writer:
+        assert writer.finished
+    assert "another process has finished it meanwhile" in caplog.text
+    Atlas.open(folder).close()
+
+
+def test_output_scores_of_different_settings_are_not_mixed(tmp_path):
+    folder = build(tmp_path / "atlas")
+    with Atlas.open(folder) as atlas, AtlasWriter.annotate(folder) as writer:
+        with pytest.raises(AtlasError, match="found others, which it does not say; measure with the same, or all anew"):
+            writer.begin_output_scores({"steps": 4})
+        assert atlas.feature(2).output_score == 0.5
+        writer.begin_output_scores({"steps": 4}, overwrite=True)
+        assert atlas.feature(2).output_score is None
+        writer.set_output_score(1, 0.25)
+        for overwrite in (False, True):
+            writer.begin_output_scores({"steps": 4}, overwrite)
+            assert atlas.feature(1).output_score == 0.25
+        with pytest.raises(AtlasError, match='measured with {"steps": 8}, found {"steps": 4}'):
+            writer.begin_output_scores({"steps": 8})
+
+
 def test_a_finished_atlas_is_left_as_it_is_or_overwritten(tmp_path):
     folder = build(tmp_path / "atlas")
     with AtlasWriter.annotate(folder) as writer:
@@ -299,6 +326,16 @@ def test_labels_and_scores_are_added_to_a_finished_atlas(tmp_path):
         with pytest.raises(AtlasError):
             writer.set_scores(1, {"interp": Score(0.5, 0.5, 0.5, 1), "bad": Score(2.0, 0.0, 1.0, 1)})
         assert atlas.feature(1).scores == {"interp": Score(0.5, 0.25, 0.75, 8)}  # all or nothing
+
+
+def test_scores_go_with_the_label_that_they_are_of(tmp_path):
+    folder = build(tmp_path / "atlas")
+    with Atlas.open(folder) as atlas, AtlasWriter.annotate(folder) as writer:
+        writer.set_output_score(1, 0.5)
+        writer.set_label(1, "blue things", "The same label, explained anew.")
+        assert atlas.feature(1).scores == {"interp": Score(0.5, 0.25, 0.75, 8)}
+        writer.set_label(1, "green things", "All are green.")
+        assert atlas.feature(1).scores == {} and atlas.feature(1).output_score == 0.5
 
 
 def test_an_unfinished_atlas_is_not_annotated(tmp_path):

@@ -1,9 +1,13 @@
 import sqlite3
 import threading
+from contextlib import closing
 
 import pytest
 
-from fluxtionary.interpretation.cache import CacheError, Reply, ReplyCache
+from fluxtionary.atlas import Atlas
+from fluxtionary.interpretation.cache import APPLICATION, CacheError, Reply, ReplyCache
+
+from ..atlas.atlases import build
 
 REPLY = Reply("answer", '{"score": 1}', 100, 5)
 
@@ -50,5 +54,25 @@ def test_other_files_are_left_alone(tmp_path):
     connection = sqlite3.connect(database)
     connection.execute("CREATE TABLE features (number)")
     connection.close()
-    with pytest.raises(CacheError, match="expected answers of version 1, found 0"):
+    with pytest.raises(CacheError, match="found a database of something else, with features"):
         ReplyCache(database)
+
+
+def test_an_atlas_is_left_alone(tmp_path):
+    file = build(tmp_path / "atlas") / "atlas.sqlite"
+    before = file.read_bytes()
+    with pytest.raises(CacheError, match="expected a file that keeps answers, found a database of something else"):
+        ReplyCache(file)
+    assert file.read_bytes() == before
+    Atlas.open(file.parent).close()
+
+
+def test_a_cache_of_the_first_release_is_gone_on_with(tmp_path):
+    path = tmp_path / "answers"
+    ReplyCache(path).put("a", REPLY)
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("PRAGMA application_id").fetchone()[0] == APPLICATION
+        connection.execute("PRAGMA application_id = 0")
+    cache = ReplyCache(path)
+    assert cache.get("a") == REPLY
+    cache.close()

@@ -5,9 +5,12 @@ import socket
 import sys
 import threading
 import time
+from email.utils import formatdate
 
 import pytest
 
+from fluxtionary.demo.stand_in import completion
+from fluxtionary.interpretation import endpoint as endpoints
 from fluxtionary.interpretation.asking import ask_all
 from fluxtionary.interpretation.endpoint import USELESS, Client, Endpoint, EndpointError, NoAnswer, Usage
 from fluxtionary.interpretation.pictures import Pictures
@@ -121,6 +124,24 @@ def test_a_rate_limit_is_waited_for_as_long_as_it_says(questions):
 
 
 @pytest.mark.parametrize(
+    ("status", "headers", "tries"),
+    [
+        (500, {"Retry-After-Ms": "1"}, 3),
+        (429, {"Retry-After": formatdate(usegmt=True)}, 3),
+        (400, {"X-Should-Retry": "true", "Retry-After": "0.01"}, 3 * 3),  # in each format
+        (500, {"X-Should-Retry": "false"}, 1),
+        (429, {"Retry-After": "3600"}, 1),
+        (403, {}, 1),
+    ],
+)
+def test_what_may_pass_is_tried_again_and_nothing_else(questions, monkeypatch, status, headers, tries):
+    monkeypatch.setattr(endpoints, "PAUSE", 0.01)
+    with Troubled(fails(status, headers)) as server:
+        assert ask(questions[:1], endpoint(server, retries=2))[1].failed == 1
+        assert server.asked == tries
+
+
+@pytest.mark.parametrize(
     ("content", "refusal", "finish", "outcome"),
     [
         ("I cannot help with that.", None, "stop", "rubbish"),
@@ -181,6 +202,65 @@ def test_what_is_no_completion_is_a_fault_of_the_server_and_not_kept(questions, 
         assert all("expected a chat completion" in reason for reason in reasons(answers))
         answers, usage = ask(questions, asking)
         assert len(good(answers)) == N and usage.asked == 2
+
+
+def test_no_choices_that_were_paid_for_are_not_paid_for_again(questions, tmp_path):
+    def empty(number, handler, request):
+        handler.send(200, {"choices": [], "usage": {"prompt_tokens": 70, "completion_tokens": 0}})
+        return True
+
+    with Troubled(empty) as server:
+        asking = endpoint(server, tmp_path / "answers")
+        for asked in (1, 0):
+            answers, usage = ask(questions[:1], asking)
+            assert (usage.asked, usage.tokens_in, usage.rubbish) == (asked, 70 * asked, 1)
+            assert "found no choices" in str(answers[0])
+        server.trouble = lambda *_: False
+        assert good(ask(questions[:1], endpoint(server, tmp_path / "answers", ask_again=True))[0]) == {0}
+
+
+@pytest.mark.parametrize(
+    ("counted", "tokens"),
+    [("70", 70), (70.0, 70), (-70, 0), (10**20, 0), ("many", 0), (True, 0), (None, 0), ([], 0), (10**400, 0)],
+    ids=lambda value: str(value)[:20],
+)
+def test_tokens_count_however_they_are_written(questions, tmp_path, counted, tokens):
+    def counting(number, handler, request):
+        answer = completion(request)
+        answer["usage"]["prompt_tokens"] = counted
+        handler.send(200, answer)
+        return True
+
+    with Troubled(counting) as server:
+        answers, usage = ask(questions[:1], endpoint(server, tmp_path / "answers"))
+        assert good(answers) == {0} and usage.tokens_in == tokens
+
+
+def test_an_answer_may_come_in_parts(questions):
+    with Troubled() as server:
+        parts = [
+            {"type": "thinking", "thinking": "hm"},
+            *({"type": "text", "text": t} for t in ('{"score":', " 0.25}")),
+        ]
+        server.trouble = server.says(parts)
+        assert ask(questions[:1], endpoint(server))[0] == {0: 0.25}
+
+
+def test_the_same_question_under_way_is_asked_once(questions, tmp_path):
+    def slow(number, handler, request):
+        time.sleep(0.5)
+
+    with Troubled(slow) as server:
+        answers, usage = ask(questions[:1] * 4, endpoint(server, concurrency=4))
+        assert len(good(answers)) == 4 and len(set(answers.values())) == 1
+        assert (server.asked, usage.asked, usage.kept) == (1, 1, 3)
+
+
+def test_a_slash_at_the_end_of_the_url_is_no_other_endpoint(questions, tmp_path):
+    with Troubled() as server:
+        ask(questions[:1], endpoint(server, tmp_path / "answers"))
+        ask(questions[:1], endpoint(f"{server.url}/", tmp_path / "answers"))
+        assert server.asked == 1
 
 
 @pytest.mark.parametrize("status", [401, 402, 404])

@@ -1,16 +1,23 @@
 """`atlas explain` and `atlas score` on an atlas of drawn scenes, with the stand-in and with servers in trouble."""
 
-import _thread
 import shutil
+import signal
+import threading
+import time
 
 import pytest
 
-from fluxtionary.atlas import Atlas
+from fluxtionary.atlas import Atlas, AtlasError, AtlasWriter
 from fluxtionary.commands.interpret import ExplainAtlas, ScoreAtlas
 from fluxtionary.interpretation.endpoint import Endpoint, EndpointError
 from fluxtionary.interpretation.judge import Judging
 
 from .trouble import Troubled, fails
+
+
+def interrupt():
+    """As Ctrl-C does, which wakes a main thread that waits."""
+    signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
 
 
 @pytest.fixture
@@ -58,12 +65,12 @@ def test_a_run_that_breaks_off_keeps_its_labels_and_goes_on(folder, capsys):
 
 
 def test_an_interrupted_run_keeps_its_labels(folder):
-    def interrupt(number, handler, request):
+    def interrupting(number, handler, request):
         if number == 6:
-            _thread.interrupt_main()
+            interrupt()
         return False
 
-    with Troubled(interrupt) as server:
+    with Troubled(interrupting) as server:
         command = ExplainAtlas(folder, Endpoint(server.url, "any", concurrency=1), numbers=tuple(range(12)))
         with pytest.raises(KeyboardInterrupt):
             command.run()
@@ -73,6 +80,68 @@ def test_an_interrupted_run_keeps_its_labels(folder):
         with Atlas.open(folder) as atlas:
             assert sum(bool(f.label) for f in atlas.features(limit=100)) == 12
         assert len(server.paid) == 12 == len(set(server.paid))
+
+
+def test_an_interrupted_run_does_not_wait_for_the_next_try(folder):
+    def limited(number, handler, request):
+        if number == 5:
+            threading.Timer(0.5, interrupt).start()
+        return number > 3 and fails(429, {"Retry-After": "30"})(number, handler, request)
+
+    with Troubled(limited) as server:
+        command = ExplainAtlas(folder, Endpoint(server.url, "any", concurrency=2), numbers=tuple(range(12)))
+        started = time.monotonic()
+        with pytest.raises(KeyboardInterrupt, match="what was answered is kept"):
+            command.run()
+        assert time.monotonic() - started < 20 and server.asked == 5
+    with Atlas.open(folder) as atlas:
+        assert sum(bool(f.label) for f in atlas.features(limit=100)) == 3 == len(server.paid)
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["once", "twice"])
+def test_what_is_under_way_when_interrupted_is_waited_for_unless_interrupted_again(folder, again):
+    answered = threading.Event()
+
+    def slow(number, handler, request):
+        if number == 4:
+            threading.Timer(0.5, interrupt).start()
+            threading.Timer(1.5, interrupt if again else answered.set).start()
+        return number > 3 and not answered.wait(40)
+
+    with Troubled(slow) as server:
+        command = ExplainAtlas(folder, Endpoint(server.url, "any", concurrency=1), numbers=tuple(range(12)))
+        started = time.monotonic()
+        with pytest.raises(KeyboardInterrupt, match="what was answered is kept"):
+            command.run()
+        assert time.monotonic() - started < 20 and server.asked == 4
+        answered.set()
+    with Atlas.open(folder) as atlas:
+        assert sum(bool(f.label) for f in atlas.features(limit=100)) == (3 if again else 4)
+
+
+def test_a_label_that_the_atlas_refuses_keeps_no_other_out(folder, capsys, monkeypatch):
+    def refusing(self, number, label, explanation):
+        if number == 1:
+            raise AtlasError(folder, "a label", "none")
+        put(self, number, label, explanation)
+
+    put = AtlasWriter.set_label
+    monkeypatch.setattr(AtlasWriter, "set_label", refusing)
+    ExplainAtlas(folder, Endpoint("demo"), numbers=(0, 1, 2)).run()
+    said = capsys.readouterr().out
+    assert "2 features have labels now" in said and "1 x" in said and "expected a label, found none" in said
+    with Atlas.open(folder) as atlas:
+        assert [bool(atlas.feature(number).label) for number in range(3)] == [True, False, True]
+    with pytest.raises(AtlasError, match="expected a label, found none"):
+        ExplainAtlas(folder, Endpoint("demo"), numbers=(1,)).run()
+
+
+def test_a_run_without_any_answer_is_an_error(folder, capsys):
+    with Troubled(fails(401)) as server:
+        asking = Endpoint(server.url, "any", retries=0, key_variable="NO_SUCH_KEY")
+        with pytest.raises(EndpointError, match=r"found none to any of 3 questions: .*\$NO_SUCH_KEY"):
+            ExplainAtlas(folder, asking, numbers=(0, 1, 2)).run()
+    assert "3 without an answer" in capsys.readouterr().out
 
 
 def test_there_must_be_labels_to_score(folder):

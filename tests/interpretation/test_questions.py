@@ -39,6 +39,7 @@ def test_the_last_object_that_fits_is_the_answer(answer):
         ('{"verdict": 1}', "expected score; KeyError"),
         ('{"score": -0.1}', "not from 0 to 1"),
         ('{"score": 1e999}', "no number"),
+        (f'{{"score": {10**400}}}', "no number"),
         ('{"score": null}', "no number"),
         ('{"score": [1]}', "no number"),
         ("{" * 100_000, "no JSON object"),
@@ -58,6 +59,11 @@ def test_labels_are_one_line_of_bounded_length():
     for wrong in ('{"label": "", "explanation": ""}', '{"label": ["red"], "explanation": ""}', '{"label": "red"}'):
         with pytest.raises(ValueError, match="expected descriptions, explanation, label"):
             explain.read(wrong)
+
+
+def test_labels_are_whole_letters_without_commands_to_a_terminal():
+    read = Question("", [], EXPLANATION).read(r'{"label": "half \ud800 \u001b[31mred\u0000", "explanation": "\udfff"}')
+    assert read == Label("half ? [31mred", "?")
 
 
 def test_boxes_are_cut_to_the_picture_and_empty_ones_left_out():
