@@ -2,7 +2,7 @@
 
 Each step is taken in a process of its own, all in one environment (made at the first call, apart from the project's),
 in turns: every round has one process of each contestant, so that a machine that slows down does so for all. Each runs
-in its fastest mode, found by one timed step. `sae_contestants.py` says what they have in common. What is reported:
+in its fastest mode, found by three timed steps. `sae_contestants.py` says what they have in common. What is reported:
 
 ratios               our tokens/s over theirs, the median over the rounds
 fvu_over_best        our error on held-out tokens after 200 steps over the best of theirs; at the full size against the
@@ -151,7 +151,7 @@ class Race:
         return run_child(self.python, task | more, limit)
 
     def probe(self, name: str) -> tuple[str, dict[str, Any]]:
-        """The fastest mode, and what was found of each by one timed step."""
+        """The fastest mode, and what was found of each by a few timed steps."""
         options = self.options
         found: dict[str, Any] = {}
         limit = None
