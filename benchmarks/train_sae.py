@@ -158,7 +158,9 @@ class Race:
         for mode in MODES[name]:
             found[mode] = self.store.get(
                 f"{self.device}/probe/{name}/{mode}",
-                lambda mode=mode, limit=limit: self.run(name, mode, "speed", options.d_model, options.features, limit),
+                lambda mode=mode, limit=limit: self.run(
+                    name, mode, "speed", options.d_model, options.features, limit, steps=3
+                ),
             )
             if "wall" in found[mode] and limit is None:
                 # ample for what is faster, lest the load of a moment decide; emulated types take minutes
