@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..atlas import Atlas, Feature
+from ..atlas.search import WORDS, words
 from .question import Question
 from .refusal import BAD_REQUEST, RefusedError
 
@@ -24,6 +25,8 @@ _PROMPT, _SOURCE = 600, 2000
 def page(atlas: Atlas, question: Question) -> dict[str, Any]:
     """Some features of an atlas, in an order, or of those that a text is about."""
     text, order = question.text("text", "").strip(), question.text("order", "")
+    if (count := len(words(text))) > WORDS:
+        raise RefusedError(BAD_REQUEST, f"text: expected at most {WORDS} words, found {count}; leave some out")
     offset, limit = question.number("offset", 0, FAR, 0), question.number("limit", 1, LIMIT, 50)
     numbers = _numbers(atlas, text, order or ("relevance" if text else "number"), question)
     shown = [int(number) for number in numbers[offset : offset + limit]]

@@ -93,6 +93,7 @@ def test_pages_say_whether_there_is_more(ask):
         (400, {"order": "coactive"}),
         (400, {"limit": 0}),
         (400, {"limit": 201}),
+        (400, {"text": " ".join(map(str, range(40)))}),
         (404, {"order": "number; DROP TABLE features"}),
         (404, {"order": "coactive", "like": 39}),
     ],
