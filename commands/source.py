@@ -122,7 +122,7 @@ class Source:
         stream = PipelineStream(
             pipeline, captions.prompts, captions.seeds, sites, self.capture, sampling, self.model.model
         )
-        quantize = self.model.quantize
+        quantize = self.model.quantize  # activations depend on it: no run goes on with another
         stream.header["weights"] = str(pipeline.transformer.dtype).split(".")[-1] if quantize == "none" else quantize
         return stream
 

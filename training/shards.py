@@ -52,14 +52,15 @@ class ShardStream:
     def batches(self, start: int = 0, step: int = 1) -> Iterator[Mapping[Site, Tokens]]:
         """Batches `start`, `start + step`, ...; the tokens of each by site."""
         for i in range(start, len(self), step):
-            self._verify(self.shards.shard_of(i))
-            yield self.shards.batch(i)
+            yield self.batch(i)
 
-    def _verify(self, shard: int) -> None:
-        """Once each, before its numbers go anywhere: a damaged one still has plausible shapes."""
+    def batch(self, i: int) -> Mapping[Site, Tokens]:
+        """Batch `i`; its shard is verified once before its numbers go anywhere, for damaged ones may look plausible."""
+        shard = self.shards.shard_of(i)
         if shard not in self._verified:
             self.shards.verify(shard)
             self._verified.add(shard)
+        return self.shards.batch(i)
 
 
 class JoinedStream:
@@ -92,7 +93,7 @@ class JoinedStream:
         for i in range(start, len(self), step):
             part = bisect_right(self._ends, i)
             stream = self.streams[part]
-            batch = stream.shards.batch(i - self._ends[part] + len(stream))
+            batch = stream.batch(i - self._ends[part] + len(stream))
             yield {site: self._renumbered(site, tokens, part) for site, tokens in batch.items()}
 
     def _renumbered(self, site: Site, tokens: Tokens, part: int) -> Tokens:

@@ -170,6 +170,7 @@ class Trainer:
         return slopes[::-1], to_sum.sum(0), loss
 
     def _gradients(self, x: Tensor, entries: Entries, slopes: list[Tensor], toward_bias: Tensor) -> dict[str, Tensor]:
+        """Of all that is trained, by name, from what `_slopes` gives."""
         decoder = None if self.config.freeze_decoder else self._room(self.decoder_half, self.decoder)
         encoder = self._toward_encoder
         encoder_bias = torch.zeros_like(self.encoder_bias)

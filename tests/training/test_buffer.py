@@ -132,3 +132,17 @@ def test_a_first_batch_that_is_held_out_is_no_measure(held_out):
     part = ShuffleBuffer(Only(stream, keep, stream.sites), 2 * 512 * 24 * 4 * 1.5, 64, 1.0, 0)
     part.start()
     assert part._part == 1  # two batches are in memory, and fit
+
+
+def test_measuring_prepares_no_batch_that_it_does_not_look_at():
+    """A stream that draws pictures embeds the captions of all batches that it is asked for."""
+    prepared = []
+
+    class Preparing(TokenStream):
+        def batches(self, start=0, step=1):
+            prepared.append(len(range(start, len(self), step)))
+            return super().batches(start, step)
+
+    stream = Preparing(sparse_tokens(64 * 32))
+    ShuffleBuffer(stream, 1e6, 64, 1.0, 0)._measure()
+    assert prepared == [1]

@@ -244,10 +244,12 @@ def test_damaged_numbers_are_found_before_they_are_used(tmp_path):
     data = bytearray(damaged.read_bytes())
     data[-20] ^= 1  # a plausible number still
     damaged.write_bytes(data)
-    batches = ShardStream(tmp_path / "s").batches()
-    next(batches)  # the first shard is whole
-    with pytest.raises(ShardError, match=f"damaged: {damaged.name}"):
-        list(batches)
+    write_shards(Pictures(), tmp_path / "whole", 20, progress=False)
+    for folders in (["s"], ["whole", "s"]):
+        batches = shard_stream([tmp_path / name for name in folders]).batches()
+        next(batches)  # the first shard is whole
+        with pytest.raises(ShardError, match=f"damaged: {damaged.name}"):
+            list(batches)
 
 
 def test_another_capture_is_said_before_anything_is_captured(tmp_path):
